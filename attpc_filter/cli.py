@@ -1,0 +1,294 @@
+"""The command line: arguments and messages, nothing else."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from attpc_filter import __version__
+from attpc_filter.config import Config, example_yaml, make_config, option_type
+from attpc_filter.errors import AttpcFilterError, UsageError
+
+if TYPE_CHECKING:
+    from attpc_filter.formats import Run
+
+_EXIT_CODES = (
+    "exit codes: 0 clean, 1 events unreadable under --strict, 2 bad usage or input, 130 interrupted"
+)
+_MOST_REASONS = 10
+#: Width of what is printed where no terminal says its own.
+_PLAIN_WIDTH = 110
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in the shape of all others: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The arguments; those of the process if left out.
+
+    Returns
+    -------
+    int
+        0 clean; 1 events unreadable under ``--strict``; 2 bad usage or input; 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        options = _parser().parse_args(given)
+        return int(options.act(options, shlex.join(["attpc-filter", *given])))
+    except AttpcFilterError as error:
+        errors.print(f"attpc-filter: {error}", markup=False, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("attpc-filter: interrupted; runs that were complete are kept", markup=False)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="attpc-filter", description="Tag AT-TPC events before anyone fits them.")
+    parser.add_argument("--version", action="version", version=f"attpc-filter {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="read, rebuild, score and tag run files; write tags and streams",
+        description="Read run files, tag every event, and write tag tables and streams.",
+        epilog=_EXIT_CODES,
+    )
+    run.add_argument("runs", nargs="+", type=Path, metavar="RUN_FILE", help="run files")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options")
+    _add_options(run)
+    run.set_defaults(act=_run)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="what kind of file, which events, sizes; a picture of an event",
+        description="Say what a run file holds; with --event, look at one event.",
+    )
+    inspect.add_argument("run", type=Path, metavar="FILE", help="run file")
+    inspect.add_argument("--event", type=int, metavar="N", help="event number")
+    inspect.add_argument("--png", type=Path, metavar="OUT", help="picture of the event")
+    inspect.add_argument("--model", default="default", metavar="NAME|FILE", help="whose hits")
+    inspect.set_defaults(act=_inspect)
+
+    models = commands.add_parser("models", help="the bundles at hand and their contracts")
+    models.add_argument("model", nargs="*", metavar="NAME|FILE", help="bundles; all that ship")
+    models.set_defaults(act=_models)
+
+    config = commands.add_parser("config", help="write a commented example of a configuration")
+    config.set_defaults(act=_config)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """An argument for each option of the configuration, absent unless given."""
+    for option in fields(Config):
+        kind, _ = option_type(option.name)
+        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
+        default = option.default
+        shown = "" if default in (None, MISSING) else f" (default: {default})"
+        settings: dict[str, Any] = {
+            "dest": option.name,
+            "default": argparse.SUPPRESS,
+            "help": f"{option.metadata['help']}{unit}{shown}".replace("%", "%%"),
+        }
+        if kind is bool:
+            settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
+        elif kind == dict[str, float]:
+            settings |= {"nargs": "+", "action": _Scores, "metavar": option.metadata["metavar"]}
+        elif choices := get_args(kind):
+            settings["choices"] = choices
+        else:
+            settings |= {"type": kind, "metavar": option.metadata["metavar"]}
+        parser.add_argument(f"--{option.name.replace('_', '-')}", **settings)
+
+
+class _Scores(argparse.Action):
+    """``proton=0.9 carbon=0.5`` as a dict."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        scores = {}
+        for value in values or ():
+            name, _, number = str(value).partition("=")
+            try:
+                scores[name] = float(number)
+            except ValueError:
+                parser.error(f"{option_string}: {value!r} is not CLASS=SCORE")
+        setattr(namespace, self.dest, scores)
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
+    from attpc_filter.manifest import MANIFEST_NAME
+    from attpc_filter.pipeline import run_job
+    from attpc_filter.progress import Display, summary_table
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # what Slurm sends before the end
+    known = {option.name for option in fields(Config)}
+    given = {name: value for name, value in vars(options).items() if name in known}
+    config = make_config(options.config, given)
+    log = Console(stderr=True)
+    display = Display(log)
+    try:
+        status, job, outcomes = run_job(options.runs, options.out, config, display, command)
+    finally:
+        display.stop()
+    out = _console()
+    if any(not outcome.error for outcome in outcomes):
+        out.print(summary_table(outcomes))
+        out.print(f"model      {job.contract.name} on {job.scorer.device}", highlight=False)
+        _say_where(out, "tags", options.out / "tags")
+        if config.streams != "none":
+            kinds = ", ".join(next(o.streams for o in outcomes if o.streams))
+            _say_where(out, "streams", options.out, f"  ({kinds}; {config.streams})")
+        if config.picture:
+            from attpc_filter.report import draw_summary
+
+            draw_summary(job, outcomes, options.out / "summary.png")
+            _say_where(out, "picture", options.out / "summary.png")
+    _say_where(out, "manifest", options.out / MANIFEST_NAME)
+    return status
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
+
+
+def _say_where(out: Console, what: str, path: Path, more: str = "") -> None:
+    out.print(f"{what:<10} {path}{more}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _inspect(options: argparse.Namespace, _: str) -> int:
+    from attpc_filter.formats import open_run
+    from attpc_filter.rebuild.hits import rebuild_hits
+    from attpc_filter.rebuild.padplane import load_padplane
+    from attpc_filter.score.bundle import load_bundle
+
+    if options.png is not None and options.event is None:
+        raise UsageError("--png needs --event N")
+    out = _console()
+    with open_run(options.run) as run:
+        numbers = [event for event, _ in run.events]
+        n_bytes = options.run.stat().st_size
+        gaps = numbers[-1] - numbers[0] + 1 - len(set(numbers))
+        _line(out, "file", f"{options.run} ({n_bytes / 1e6:.1f} MB)")
+        _line(out, "format", run.format_name)
+        _line(out, "run", str(run.number))
+        _line(
+            out, "events", f"{len(numbers)}, numbers {numbers[0]} to {numbers[-1]}, {gaps} missing"
+        )
+        if options.event is None:
+            _inspect_all(run, out)
+            return 0
+        names = [name for event, name in run.events if event == options.event]
+        if not names:
+            nearest = min(numbers, key=lambda number: abs(number - options.event))
+            raise UsageError(f"{options.run}: no event {options.event}; the nearest is {nearest}")
+        record = run.read(options.event, names[0])
+        if record.reason:
+            raise UsageError(f"{options.run}: event {options.event}: {record.reason}")
+        contract = load_bundle(options.model).contract
+        plane = load_padplane()
+        hits = rebuild_hits([record], plane, contract.hits, contract.detector)
+        title = f"{options.run.name}, event {options.event}"
+        if record.traces is not None:
+            _line(out, "traces", str(len(record.traces)))
+        _line(
+            out, "hits", f"{len(hits.x)} ({contract.hits.mode}), charge {hits.charge.sum():.0f} ADC"
+        )
+        if options.png is not None:
+            from attpc_filter.report import draw_event
+
+            draw_event(record, hits, plane, contract.projection.radius_mm, title, options.png)
+            _line(out, "picture", str(options.png))
+    return 0
+
+
+def _inspect_all(run: "Run", out: Console) -> None:
+    import numpy as np
+
+    sizes, what, triggers, unreadable = [], "traces", 0, []
+    for record in run.records():
+        triggers += record.passthrough
+        if record.traces is not None:
+            sizes.append(len(record.traces))
+        elif record.points is not None:
+            what = "points"
+            sizes.append(len(record.points))
+        else:
+            unreadable.append(f"event {record.event}: {record.reason}")
+    if sizes:
+        low, middle, high = np.percentile(sizes, [0, 50, 100]).astype(int)
+        _line(out, what, f"{sum(sizes)}; an event: {low} to {high}, median {middle}")
+    _line(out, "IC triggers", str(triggers))
+    _line(out, "unreadable", str(len(unreadable)))
+    for text in unreadable[:_MOST_REASONS]:
+        _line(out, "", text)
+
+
+def _line(out: Console, what: str, text: str) -> None:
+    out.print(f"{what:<12} {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _models(options: argparse.Namespace, _: str) -> int:
+    from attpc_filter.score.bundle import load_bundle, shipped_bundles
+
+    out = _console()
+    for name in options.model or shipped_bundles():
+        bundle = load_bundle(name)
+        contract = bundle.contract
+        table = Table(title=f"{contract.name}: {contract.description}", title_justify="left")
+        table.add_column("contract")
+        table.add_column(f"version {contract.version}")
+        table.add_row("file", f"{bundle.path} ({len(bundle.graph) / 1e6:.2f} MB)")
+        table.add_row("sha256", bundle.sha256)
+        for event_class in contract.classes:
+            table.add_row(
+                f"class {event_class.name}",
+                f"PDG {event_class.pdg}, threshold {event_class.threshold:g}",
+            )
+        for part in ("projection", "hits", "detector", "training", "versions"):
+            value = getattr(contract, part)
+            entries = value if isinstance(value, dict) else asdict(value)
+            for key, entry in entries.items():
+                table.add_row(f"{part} {key}", str(entry))
+        out.print(table, markup=False)
+    return 0
+
+
+def _config(_: argparse.Namespace, __: str) -> int:
+    sys.stdout.write(example_yaml())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Every option once: name, type, unit, default, help. YAML, command line and manifest follow.
+
+The command line wins over the YAML file, the file over the defaults.
+"""
+
+import difflib
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+
+from attpc_filter.errors import UsageError
+
+
+def _option(default: Any, help: str, unit: str = "", metavar: str | None = None) -> Any:
+    metadata = {"help": help, "unit": unit, "metavar": metavar}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The options of ``attpc-filter run``; each one's help stands beside it."""
+
+    model: str = _option(
+        "default", "bundle that ships, or path of an ONNX file", metavar="NAME|FILE"
+    )
+    device: Literal["auto", "cpu", "cuda"] = _option(
+        "auto", "where the model runs; cuda insists, auto takes CUDA where there is one"
+    )
+    streams: Literal["link", "copy", "none"] = _option(
+        "link",
+        "how streams hold their events: links into the input (no disk), copies with checksums,"
+        " or no streams",
+    )
+    thresholds: dict[str, float] = _option(
+        {}, "thresholds in place of the model's, by class", "score, 0 to 1", "CLASS=SCORE"
+    )
+    strict: bool = _option(False, "exit with 1 if an event of any run was unreadable")
+    overwrite: bool = _option(False, "replace an earlier output in the output folder")
+    picture: bool = _option(True, "draw summary.png")
+    threads: int = _option(0, "threads for rebuilding and scoring; 0: one a core", "threads", "N")
+    pad_plane: Path | None = _option(
+        None, "CSV of the pads (x_mm, y_mm, ...) in place of the AT-TPC's", "mm", "FILE"
+    )
+    pad_gains: Path | None = _option(None, "CSV with a gain a pad", "", "FILE")
+    pad_time_offsets: Path | None = _option(
+        None, "CSV with a time offset a pad", "time buckets", "FILE"
+    )
+    micromegas_time_bucket: float | None = _option(
+        None, "time of hits at the micromegas; left out: the model's", "time buckets", "TB"
+    )
+    window_time_bucket: float | None = _option(
+        None, "time of hits at the window; left out: the model's", "time buckets", "TB"
+    )
+    detector_length: float | None = _option(
+        None, "length of the drift; left out: the model's", "mm", "MM"
+    )
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise UsageError(f"threads: {self.threads} is negative; 0 takes one a core")
+        for name, threshold in self.thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise UsageError(f"thresholds: {name}={threshold:g} is not between 0 and 1")
+
+    @property
+    def n_threads(self) -> int:
+        """Threads in effect: as asked for, or the cores that this process may use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def make_config(file: Path | None, given: dict[str, Any]) -> Config:
+    """The configuration from a YAML file, overridden by what was given on the command line.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, a key is unknown (naming the nearest known one) or a value has
+        the wrong type.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise UsageError(f"{file}: expected 'option: value' lines")
+        known = [f.name for f in fields(Config)]
+        for key, value in (loaded or {}).items():
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1, 0.0)[0]
+                raise UsageError(
+                    f"{file}: unknown option {key!r}; the nearest known one is {near!r}"
+                )
+            try:
+                values[key] = _checked(key, value)
+            except UsageError as error:
+                raise UsageError(f"{file}: {error}") from None
+    values |= {key: _checked(key, value) for key, value in given.items()}
+    return Config(**values)
+
+
+def option_type(name: str) -> tuple[Any, bool]:
+    """Type of an option without None, and whether it may be None (left out)."""
+    hint = get_type_hints(Config)[name]
+    parts = get_args(hint)
+    if NoneType in parts:
+        return next(part for part in parts if part is not NoneType), True
+    return hint, False
+
+
+def _checked(name: str, value: Any) -> Any:
+    kind, optional = option_type(name)
+    if value is None and optional:
+        return None
+    choices = get_args(kind) if not isinstance(kind, type) else ()
+    if choices and kind is not dict and not hasattr(kind, "keys"):
+        if value in choices:
+            return value
+        raise UsageError(f"{name}: {value!r} is none of {', '.join(map(str, choices))}")
+    if kind == dict[str, float]:
+        if isinstance(value, dict):
+            numbers = value.values()
+            if all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers):
+                return {str(key): float(number) for key, number in value.items()}
+        raise UsageError(f"{name}: {value!r} is not a table of numbers by class")
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    wanted = kind.__name__ if isinstance(kind, type) else str(kind)
+    raise UsageError(f"{name}: {value!r} is not of type {wanted}")
+
+
+def example_yaml() -> str:
+    """A YAML file with every option, its default, unit and help: all commented out."""
+    lines = ["# attpc-filter run --config THIS_FILE: take the # from what you want to change.", ""]
+    for option in fields(Config):
+        kind, _ = option_type(option.name)
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
+        choices = get_args(kind) if kind != dict[str, float] else ()
+        lines.append(f"# {option.metadata['help']}{unit}")
+        if choices:
+            lines.append(f"# one of: {', '.join(choices)}")
+        shown = "null" if default is None else yaml.safe_dump(default, default_flow_style=True)
+        lines.append(f"#{option.name}: {shown.removesuffix('...' + chr(10)).strip()}")
+        lines.append("")
+    return "\n".join(lines)

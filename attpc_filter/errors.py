@@ -1,0 +1,17 @@
+"""The errors that a person is meant to read: one line, with the remedy in it."""
+
+
+class AttpcFilterError(Exception):
+    """Base of every error that ends a run or the job with one clear line."""
+
+
+class UsageError(AttpcFilterError):
+    """Wrong option, configuration, table or model: the job cannot start."""
+
+
+class InputError(AttpcFilterError):
+    """A run file that cannot be opened or is not a run: the other runs go on."""
+
+
+class OutputError(AttpcFilterError):
+    """A stream, tag table or manifest that cannot be written."""

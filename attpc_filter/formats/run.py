@@ -1,0 +1,118 @@
+"""What every format offers: a run to read events from, and streams to write them to."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attpc_filter.records import N_TRACE_COLUMNS, Record
+
+#: How a stream holds its events: by reference to the input, or as a copy of its own.
+StreamMode = Literal["link", "copy"]
+
+#: Gives room for a trace matrix of so many rows: an array of int16, shape (rows, 517).
+Allocate = Callable[[int], NDArray[np.int16]]
+
+
+def allocate_new(rows: int) -> NDArray[np.int16]:
+    """Room for a trace matrix in an array of its own."""
+    return np.empty((rows, N_TRACE_COLUMNS), np.int16)
+
+
+class UnreadableEvent(Exception):
+    """One event cannot be read; the message is the reason that goes into the tag table."""
+
+
+class Stream(ABC):
+    """An output file in the layout of its run, to which events are added one by one."""
+
+    @abstractmethod
+    def add(self, name: str) -> None:
+        """Add the event whose object in the run is called ``name``, untouched."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and close the file, and verify that it holds what was added.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written or does not hold the events that were added.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close the file as it is; the caller removes it."""
+
+
+class Run(ABC):
+    """An open run file.
+
+    Attributes
+    ----------
+    format_name : str
+        The format, in words.
+    path : Path
+        The file.
+    number : int
+        Run number, from the file's name; 0 if the name holds none.
+    events : list of (int, str)
+        Number and object name of every event that is there, ascending by number. Gaps stay gaps.
+    """
+
+    format_name: ClassVar[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = run_number(path)
+        self.events: list[tuple[int, str]] = []
+
+    @abstractmethod
+    def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:
+        """Read one event; if it cannot be read, the record says why."""
+
+    @abstractmethod
+    def create_stream(self, path: Path, mode: StreamMode, label: str) -> Stream:
+        """Create a stream of this run.
+
+        Parameters
+        ----------
+        path : Path
+            File to write; it must come to lie in the folder where it is created.
+        mode : {"link", "copy"}
+            Refer to the run's file by a relative path, or copy the events.
+        label : str
+            What the stream holds, kept with it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file."""
+
+    def records(self, allocate: Allocate = allocate_new) -> Iterator[Record]:
+        """Read all events in ascending order."""
+        for event, name in self.events:
+            yield self.read(event, name, allocate)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def run_number(path: Path) -> int:
+    """Run number in a file's name: the digits after ``run``, else the last digits, else 0."""
+    match = re.search(r"run\D?(\d+)", path.stem, re.IGNORECASE)
+    digits = match.group(1) if match else (re.findall(r"\d+", path.stem) or ["0"])[-1]
+    return int(digits)

@@ -1,0 +1,156 @@
+"""The tag table: one row an event, in a Parquet file. The source of truth for all that follows.
+
+Columns of version 1: ``run`` (int32), ``event`` (int64), ``tag`` (string), ``score_<class>``
+(float32, null where the event was not scored), ``n_hits`` (int32), ``reason`` (string, empty where
+the tag is a class). The file's metadata hold the contract's version, the model's name and SHA-256,
+the classes and the thresholds that were applied, all under keys that begin with ``attpc_filter.``.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from attpc_filter.errors import InputError, OutputError
+
+#: Version of the table's layout.
+TABLE_VERSION = 1
+_ROWS_A_GROUP = 16_384
+
+
+class TagWriter:
+    """Writes a tag table batch by batch.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    classes : sequence of str
+        Names of the score columns.
+    metadata : dict
+        What goes into the file's metadata: texts as they are, all else as JSON.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows written so far.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[str], metadata: dict[str, Any]) -> None:
+        self._path = path
+        entries = {"table_version": TABLE_VERSION} | metadata
+        schema = pa.schema(
+            [
+                ("run", pa.int32()),
+                ("event", pa.int64()),
+                ("tag", pa.string()),
+                *((f"score_{name}", pa.float32()) for name in classes),
+                ("n_hits", pa.int32()),
+                ("reason", pa.string()),
+            ],
+            {
+                f"attpc_filter.{key}": value if isinstance(value, str) else json.dumps(value)
+                for key, value in entries.items()
+            },
+        )
+        self.n_rows = 0
+        self._classes = classes
+        self._pending: list[pa.RecordBatch] = []
+        self._n_pending = 0
+        try:
+            self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error}") from error
+
+    def add(
+        self,
+        run: int,
+        events: NDArray[np.int64],
+        tags: Sequence[str],
+        scores: NDArray[np.float32],
+        scored: NDArray[np.bool_],
+        n_hits: NDArray[np.int64],
+        reasons: Sequence[str],
+    ) -> None:
+        """Add the rows of a batch; ``scores`` has shape (n_events, n_classes)."""
+        columns = [
+            pa.array(np.full(len(events), run, np.int32)),
+            pa.array(events),
+            pa.array(tags, pa.string()),
+            *(pa.array(column, mask=~scored) for column in scores.T),
+            pa.array(n_hits.astype(np.int32)),
+            pa.array(reasons, pa.string()),
+        ]
+        self._pending.append(pa.record_batch(columns, schema=self._writer.schema))
+        self._n_pending += len(events)
+        self.n_rows += len(events)
+        if self._n_pending >= _ROWS_A_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left and verify the number of rows."""
+        self._flush()
+        try:
+            self._writer.close()
+            held = pq.read_metadata(self._path).num_rows
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written: {error}") from error
+        if held != self.n_rows:
+            raise OutputError(f"{self._path}: holds {held} rows, {self.n_rows} were written")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer.is_open:
+            try:
+                self._writer.close()
+            except OSError:
+                if error is None:
+                    raise
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        try:
+            self._writer.write_table(
+                pa.Table.from_batches(self._pending, self._writer.schema).combine_chunks()
+            )
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written: {error}") from error
+        self._pending.clear()
+        self._n_pending = 0
+
+
+def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
+    """Read a tag table and its metadata (keys without the prefix ``attpc_filter.``).
+
+    Raises
+    ------
+    InputError
+        If the file is not a tag table.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: not a tag table: {error}") from error
+    prefix = "attpc_filter."
+    metadata = {
+        key.decode().removeprefix(prefix): value.decode()
+        for key, value in (table.schema.metadata or {}).items()
+        if key.decode().startswith(prefix)
+    }
+    if "model_sha256" not in metadata:
+        raise InputError(f"{path}: a Parquet file, but not a tag table of attpc-filter")
+    return table, metadata

@@ -1,0 +1,1 @@
+"""The bundles that ship: one ONNX file each, with its contract inside."""

@@ -1,0 +1,124 @@
+"""How a job goes: a progress bar on a terminal, plain log lines elsewhere; the table at its end."""
+
+import time
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from attpc_filter.manifest import RunOutcome
+
+_LOG_EVERY_S = 10.0
+
+
+class Display:
+    """Shows the progress of a job; an :class:`attpc_filter.pipeline.Observer`.
+
+    Parameters
+    ----------
+    console : Console
+        Where to write. On a terminal a bar, elsewhere a line every ten seconds and one a run.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._name = ""
+        self._n_events = 0
+        self._bytes_an_event = 0.0
+        self._done = 0
+        self._started = 0.0
+        self._last_line = 0.0
+
+    def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
+        """A run was opened."""
+        self._name, self._n_events, self._done = name, n_events, 0
+        self._bytes_an_event = n_bytes / n_events
+        self._started = self._last_line = time.monotonic()
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("events  {task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(name, total=n_events, rate="")
+            self._bar.start()
+        else:
+            self._log(f"{name}: {n_events} events, {n_bytes / 1e6:.1f} MB")
+
+    def advanced(self, n_events: int) -> None:
+        """So many more events have their tag."""
+        self._done += n_events
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=self._rate(now))
+        elif now - self._last_line >= _LOG_EVERY_S:
+            self._last_line = now
+            left = (now - self._started) * (self._n_events - self._done) / self._done
+            self._log(
+                f"{self._name}: {self._done} of {self._n_events} events,"
+                f" {self._rate(now)}, {left:.0f} s left"
+            )
+
+    def run_finished(self, outcome: RunOutcome) -> None:
+        """A run is complete, or failed."""
+        self.stop()
+        if outcome.error:
+            self._log(f"error: {outcome.error}")
+        elif not self._console.is_terminal:
+            counts = ", ".join(f"{n} {tag}" for tag, n in outcome.counts.items() if n)
+            self._log(
+                f"{self._name}: done in {outcome.seconds:.1f} s"
+                f" ({outcome.events_per_s:.0f} events/s): {counts}"
+            )
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _rate(self, now: float) -> str:
+        rate = self._done / max(now - self._started, 1e-6)
+        return f"{rate:.0f} events/s, {rate * self._bytes_an_event / 1e6:.0f} MB/s"
+
+    def _log(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def summary_table(outcomes: list[RunOutcome]) -> Table:
+    """The events of each run by tag."""
+    done = [outcome for outcome in outcomes if not outcome.error]
+    tags = list(done[0].counts) if done else []
+    table = Table("run", "events", *tags, "events/s", "MB/s", box=SIMPLE)
+    for column in table.columns:
+        column.justify = "right"
+    for outcome in done:
+        table.add_row(
+            str(outcome.run),
+            str(outcome.n_events),
+            *(str(outcome.counts[tag]) for tag in tags),
+            f"{outcome.events_per_s:.0f}",
+            f"{outcome.mb_per_s:.0f}",
+        )
+    if len(done) > 1:
+        table.add_section()
+        table.add_row(
+            "all",
+            str(sum(outcome.n_events for outcome in done)),
+            *(str(sum(outcome.counts[tag] for outcome in done)) for tag in tags),
+        )
+    return table

@@ -1,0 +1,151 @@
+"""Pictures: a job at a glance, and one event seen from three sides."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from attpc_filter.manifest import RunOutcome
+from attpc_filter.pipeline import Example, Job
+from attpc_filter.rebuild.padplane import PadPlane
+from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
+from attpc_filter.staging import Staging
+
+_COLOURS = ("tab:red", "tab:blue", "tab:gray", "tab:green", "tab:purple", "tab:brown")
+_MOST_TRACES = 40
+
+
+def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
+    """Draw a job: events by tag, the scores, and the first events of each tag.
+
+    Parameters
+    ----------
+    job : Job
+        With the examples and scores that its runs left.
+    outcomes : sequence of RunOutcome
+        What became of the runs.
+    path : Path
+        PNG to write.
+    """
+    done = [outcome for outcome in outcomes if not outcome.error]
+    counts = {tag: sum(o.counts[tag] for o in done) for tag in (done[0].counts if done else {})}
+    colours = dict(zip(counts, _COLOURS * 2, strict=False))
+    shown = [tag for tag in counts if job.examples.get(tag)]
+    rows, columns = 1 + len(shown), 4
+    figure = plt.figure(figsize=(11, 2.8 * rows), layout="constrained")
+    figure.suptitle(
+        f"{sum(counts.values())} events of {len(done)} run{'s'[: len(done) != 1]},"
+        f" model {job.contract.name}"
+    )
+    grid = figure.add_gridspec(rows, columns)
+
+    axes = figure.add_subplot(grid[0, :2])
+    bars = axes.bar(list(counts), list(counts.values()), color=list(colours.values()))
+    axes.bar_label(bars)
+    axes.margins(y=0.2)
+    axes.set_ylabel("events")
+    axes.tick_params(axis="x", rotation=20)
+
+    axes = figure.add_subplot(grid[0, 2:])
+    scores = np.concatenate(job.score_sample) if job.score_sample else np.empty((0, 0))
+    for name, column, threshold in zip(job.classes, scores.T, job.thresholds, strict=False):
+        axes.hist(column, bins=50, range=(0, 1), histtype="step", color=colours[name], label=name)
+        axes.axvline(threshold, color=colours[name], linestyle=":", linewidth=1)
+    axes.set(xlabel="score (dotted: threshold)", ylabel="events", yscale="log")
+    if len(scores):
+        axes.legend(frameon=False, loc="upper center")
+
+    for row, tag in enumerate(shown, start=1):
+        for column, example in enumerate(job.examples[tag]):
+            axes = figure.add_subplot(grid[row, column])
+            _draw_xy(axes, example, job.contract.projection.radius_mm)
+            axes.set_title(example.title, fontsize=8)
+            if column == 0:
+                axes.set_ylabel(tag, color=colours[tag], fontsize=12)
+            axes.tick_params(labelsize=7)
+    _save(figure, path)
+
+
+def _draw_xy(axes: Axes, example: Example, radius: float) -> None:
+    order = np.argsort(example.charge)
+    axes.scatter(
+        example.x[order],
+        example.y[order],
+        c=np.log1p(np.maximum(example.charge[order], 0)),
+        s=4,
+        cmap="viridis",
+    )
+    axes.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal")
+
+
+def draw_event(
+    record: Record, hits: Hits, plane: PadPlane, radius: float, title: str, path: Path
+) -> None:
+    """Draw one event: x-y projection, z against radius, and its traces.
+
+    Parameters
+    ----------
+    record : Record
+        The event; its traces are drawn if it has any.
+    hits : Hits
+        Its rebuilt hits.
+    plane : PadPlane
+        For the outline of the pad plane.
+    radius : float
+        Half the width of the pictures [mm].
+    title : str
+        Heading.
+    path : Path
+        PNG to write.
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    figure.suptitle(title)
+    left.scatter(plane.x, plane.y, s=0.2, color="0.85")
+    norm = LogNorm(1, max(2.0, float(hits.charge.max(initial=2.0))))
+    charge = np.maximum(hits.charge, 1)
+    shown = left.scatter(hits.x, hits.y, c=charge, s=6, norm=norm)
+    left.set(
+        xlim=(-radius, radius),
+        ylim=(-radius, radius),
+        aspect="equal",
+        xlabel="x [mm]",
+        ylabel="y [mm]",
+        title=f"{len(hits.x)} hits",
+    )
+    middle.scatter(hits.z, np.hypot(hits.x, hits.y), c=charge, s=6, norm=norm)
+    middle.set(xlabel="z [mm]", ylabel="radius [mm]", ylim=(0, radius))
+    figure.colorbar(shown, ax=middle, label="charge [ADC]")
+    if record.traces is None:
+        right.text(0.5, 0.5, "hits only: the file holds no traces", ha="center")
+        right.set_axis_off()
+    else:
+        _draw_traces(right, record.traces)
+    _save(figure, path)
+
+
+def _draw_traces(axes: Axes, traces: NDArray[np.int16]) -> None:
+    samples = traces[:, N_HARDWARE_COLUMNS:]
+    largest = np.argsort(samples.max(axis=1, initial=0))[::-1][:_MOST_TRACES]
+    for trace, pad in zip(samples[largest], traces[largest, PAD_COLUMN], strict=True):
+        axes.plot(trace, linewidth=0.6, label=str(pad))
+    axes.set(
+        xlabel="time bucket",
+        ylabel="ADC",
+        title=f"{len(largest)} of {len(samples)} traces, the largest",
+    )
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with Staging() as staging:
+        figure.savefig(staging.path(path), format="png", dpi=110)
+        staging.commit()
+    plt.close(figure)

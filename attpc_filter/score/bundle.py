@@ -1,0 +1,214 @@
+"""The model bundle: one ONNX file that carries its own contract in its metadata.
+
+The contract says what the graph reads (projections, how hits are made, with which scale), what
+it gives (classes with PDG codes, default thresholds) and where it comes from (training data,
+versions).
+The graph has one input ``projection``, float32 (n, channels, size, size), and the outputs
+``scores``, float32 (n, n_classes), each row summing to 1, and ``latent``, float32 (n, d).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.hits import HitSettings, ZCalibration
+from attpc_filter.rebuild.projection import ProjectionSettings
+
+#: Version of the contract's layout; a bundle with another one is refused.
+CONTRACT_VERSION = 1
+#: Key of the contract in the ONNX file's metadata, a JSON text.
+METADATA_KEY = "attpc_filter.contract"
+
+_MODELS = Path(__file__).parents[1] / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class EventClass:
+    """A class of events that the model tells from the others.
+
+    Attributes
+    ----------
+    name : str
+        Name of the class, of its score and of its stream.
+    pdg : int
+        PDG code of the particle (proton 2212, carbon-12 1000060120); 0 for none.
+    threshold : float
+        Default threshold: an event can be of this class if its score reaches it.
+    """
+
+    name: str
+    pdg: int = 0
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a model reads, what it gives, and where it comes from.
+
+    Attributes
+    ----------
+    name, description : str
+        Name of the bundle, and one line about it.
+    classes : tuple of EventClass
+        In the order of the score columns.
+    hits : HitSettings
+        How traces become hits.
+    detector : ZCalibration
+        The z calibration of the training data; a run's own replaces it.
+    projection : ProjectionSettings
+        What the graph reads.
+    training : dict
+        Fingerprint of the training data, split, seed, what the model scored.
+    versions : dict
+        Packages that made the bundle.
+    version : int
+        :data:`CONTRACT_VERSION`.
+    """
+
+    name: str
+    description: str
+    classes: tuple[EventClass, ...]
+    hits: HitSettings
+    detector: ZCalibration
+    projection: ProjectionSettings
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    version: int = CONTRACT_VERSION
+
+    def to_json(self) -> str:
+        """The contract as the JSON text that goes into the ONNX file's metadata."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Contract":
+        """Read a contract back.
+
+        Raises
+        ------
+        ValueError
+            If it is of another version, has unknown or missing entries, or makes no sense.
+        """
+        entries = json.loads(text)
+        if not isinstance(entries, dict) or entries.get("version") != CONTRACT_VERSION:
+            found = entries.get("version") if isinstance(entries, dict) else None
+            raise ValueError(
+                f"contract version {found}, this attpc-filter reads {CONTRACT_VERSION}"
+            )
+        projection = _build(ProjectionSettings, entries.pop("projection"))
+        contract: Contract = _build(
+            cls,
+            entries
+            | {
+                "projection": projection,
+                "hits": _build(HitSettings, entries["hits"]),
+                "detector": _build(ZCalibration, entries["detector"]),
+                "classes": tuple(_build(EventClass, entry) for entry in entries["classes"]),
+            },
+        )
+        names = [event_class.name for event_class in contract.classes]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(
+                f"a contract needs at least two classes, each with its own name: {names}"
+            )
+        return contract
+
+
+def _build(kind: type[Any], entries: Mapping[str, Any]) -> Any:
+    known = {f.name for f in fields(kind)}
+    if unknown := set(entries) - known:
+        raise ValueError(f"unknown entries for {kind.__name__}: {', '.join(sorted(unknown))}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model file with its contract, as loaded.
+
+    Attributes
+    ----------
+    path : Path
+        Where the file lies.
+    graph : bytes
+        The ONNX file.
+    sha256 : str
+        Its SHA-256.
+    contract : Contract
+        What its metadata say.
+    """
+
+    path: Path
+    graph: bytes
+    sha256: str
+    contract: Contract
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Names and paths of the bundles that come with the package."""
+    return {path.stem: path for path in sorted(_MODELS.glob("*.onnx"))}
+
+
+def load_bundle(model: str) -> Bundle:
+    """Load a bundle by its name or its path, and check it against its contract.
+
+    Parameters
+    ----------
+    model : str
+        Name of a bundle that ships, or path of an ONNX file.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model, it is not ONNX, it carries no contract or one that cannot be
+        read, or its graph is not what the contract says.
+    """
+    shipped = shipped_bundles()
+    path = shipped.get(model, Path(model))
+    try:
+        graph = path.read_bytes()
+    except OSError as error:
+        names = ", ".join(shipped) or "none"
+        raise UsageError(
+            f"model {model}: {error.strerror}; give the path of an ONNX file or one of: {names}"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own, without a common base
+        raise UsageError(f"model {path}: not a model that ONNX Runtime opens: {error}") from error
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise UsageError(
+            f"model {path}: carries no contract ({METADATA_KEY} in its metadata), so nothing says"
+            " how its input must be made; export it with attpc-export"
+        )
+    try:
+        contract = Contract.from_json(text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"model {path}: its contract cannot be used: {error}") from error
+    _check_graph(session, contract, path)
+    return Bundle(path, graph, hashlib.sha256(graph).hexdigest(), contract)
+
+
+def _check_graph(session: onnxruntime.InferenceSession, contract: Contract, path: Path) -> None:
+    inputs = {node.name: node.shape[1:] for node in session.get_inputs()}
+    wanted = {"projection": list(contract.projection.shape)}
+    if inputs != wanted:
+        raise UsageError(f"model {path}: the graph reads {inputs}, its contract says {wanted}")
+    outputs = {node.name: node.shape[1:] for node in session.get_outputs()}
+    if outputs.get("scores") != [len(contract.classes)] or "latent" not in outputs:
+        raise UsageError(
+            f"model {path}: the graph gives {outputs}, its contract needs 'latent' and 'scores' of"
+            f" {len(contract.classes)} classes"
+        )
