@@ -56,6 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AttpcFilterError as error:
         errors.print(f"attpc-filter: {error}", markup=False, highlight=False)
         return 2
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        errors.print(
+            "attpc-filter: no ONNX Runtime here; pip install 'attpc-filter[cpu]', or [gpu] with CUDA",
+            markup=False,
+        )
+        return 2
     except KeyboardInterrupt:
         errors.print("attpc-filter: interrupted; runs that were complete are kept", markup=False)
         return 130

@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -265,8 +266,10 @@ def _filter_run_safely(path: Path, job: Job, observer: Observer) -> RunOutcome:
         _filter_run(path, job, observer, outcome)
     except AttpcFilterError as error:
         outcome = RunOutcome(str(path), run=outcome.run, format=outcome.format, error=str(error))
-    except OSError as error:
-        outcome = RunOutcome(str(path), run=outcome.run, error=f"{path}: {error}")
+    except Exception as error:  # noqa: BLE001  one bad run must not end those that follow
+        traceback.print_exc()
+        text = f"{path}: unexpected {type(error).__name__}: {error}; please report it"
+        outcome = RunOutcome(str(path), run=outcome.run, format=outcome.format, error=text)
     return outcome
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import Bundle
 
+_CUDA = "CUDAExecutionProvider"
+
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -54,15 +56,14 @@ class Scorer:
         if wants_cuda:
             if hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()
-            providers.insert(0, "CUDAExecutionProvider")
+            providers.insert(0, _CUDA)
         self._session = onnxruntime.InferenceSession(bundle.graph, options, providers=providers)
         # asked for CUDA in vain, ONNX Runtime falls back to the CPU without an exception
-        got_cuda = "CUDAExecutionProvider" in self._session.get_providers()
+        got_cuda = _CUDA in self._session.get_providers()
         if device == "cuda" and not got_cuda:
             raise UsageError(
-                "--device cuda: ONNX Runtime got no CUDA session (it offers"
-                f" {', '.join(available)}); install attpc-filter[gpu] without onnxruntime beside it"
-                " and check the driver with nvidia-smi, or take --device cpu"
+                "--device cuda: ONNX Runtime got no CUDA session; install attpc-filter[gpu] without"
+                " onnxruntime beside it and check the driver with nvidia-smi, or take --device cpu"
             )
         self.device = "cuda" if got_cuda else "cpu"
         self.batch_size = batch_size

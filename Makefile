@@ -1,0 +1,37 @@
+# The two commands of the README: `make sample` and `make test`.
+
+PYTHON ?= python3
+# on a machine with an NVIDIA GPU: make sample EXTRA=gpu
+EXTRA ?= cpu
+# CPU wheels elsewhere than on PyPI: make test TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: sample test checks reference
+
+sample: .venv/runtime
+	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
+
+test: .venv/test checks
+	$(BIN)/python -m pytest
+
+checks: .venv/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+reference: .venv/runtime
+	$(BIN)/python docs/make_reference.py
+
+.venv/runtime: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[$(EXTRA)]'
+	touch $@
+
+# Spyral compiles against Eigen (Debian: libeigen3-dev); without it the tests that run Spyral are skipped
+.venv/test: .venv/runtime export/pyproject.toml
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[test]' --editable ./export
+	$(BIN)/pip install --quiet attpc-spyral==1.1.2 || echo "attpc-spyral cannot be installed here: its tests will be skipped"
+	touch $@

@@ -1,0 +1,336 @@
+"""Every option of a training, declared once: name, type, unit, default. YAML follows."""
+
+import contextlib
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from attpc_export.autoencoder import AutoencoderSettings
+from attpc_export.registry import MODELS
+from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.hits import HitSettings, ZCalibration
+from attpc_filter.rebuild.projection import ProjectionSettings
+from attpc_filter.score.bundle import EventClass
+
+DEFAULT_CLASSES = (
+    EventClass("proton", 2212, 0.4),
+    EventClass("carbon", 1000060120, 0.4),
+    EventClass("noise", 0, 0.4),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """What a projection shows; its scale is measured on the training data.
+
+    Attributes
+    ----------
+    views : tuple of str
+        One channel a view, each of :data:`attpc_filter.rebuild.projection.VIEWS`.
+    size : int
+        Side of a view [pixels].
+    radius_mm : float
+        x and y run from -radius to radius, r from 0 to radius [mm].
+    z_low_mm, z_high_mm : float
+        Range of z [mm].
+    """
+
+    views: tuple[str, ...] = ("xy", "zr", "zp")
+    size: int = 64
+    radius_mm: float = 280.0
+    z_low_mm: float = -50.0
+    z_high_mm: float = 1050.0
+
+    def __post_init__(self) -> None:
+        self.with_scale(1.0)  # refuses what no projection can be
+
+    def with_scale(self, scale: float) -> ProjectionSettings:
+        """Make the settings of projections whose pixels are log(1 + charge) / ``scale``."""
+        return ProjectionSettings(scale=scale, **asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """How the labelled events are split into training and validation.
+
+    Attributes
+    ----------
+    validation : float
+        Fraction of the events that are kept back for early stopping, calibration and the scores in
+        the contract.
+    group_column : str
+        Column of the labels with the number of the physics event behind an event (negative: none).
+        Events that share it are never split; left empty, every event stands for itself.
+    """
+
+    validation: float = 0.15
+    group_column: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation: {self.validation:g} is not between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """How events are varied anew each epoch, besides a free rotation about the beam axis.
+
+    Attributes
+    ----------
+    pile_up : float
+        Fraction of the events of particles that are overlaid with another one and become
+        ``pile_up_class``.
+    pile_up_class : str
+        Class of two reactions in one event; events of this class are never part of synthetic
+        pile-up. Empty: no synthetic pile-up.
+    overlay : float
+        Fraction of the other events that are overlaid with an event of ``overlay_kinds`` and keep
+        their class.
+    overlay_kinds : tuple of str
+        Kinds (column ``kind`` of the labels) that may lie over any event and leave its class as it
+        is.
+    most_dropped : float
+        Each event loses a fraction of its hits, drawn between 0 and this.
+    most_random_hits : int
+        Every other event gets up to so many hits anywhere in the chamber [hits].
+    shift_z_mm : float
+        Standard deviation of a shift along the beam, the same for all hits of an event [mm].
+    gain_event, gain_hit : float
+        Standard deviation of the logarithm of a factor on the charge, one an event and one a hit.
+    """
+
+    pile_up: float = 0.15
+    pile_up_class: str = "noise"
+    overlay: float = 0.2
+    overlay_kinds: tuple[str, ...] = ()
+    most_dropped: float = 0.1
+    most_random_hits: int = 40
+    shift_z_mm: float = 5.0
+    gain_event: float = 0.1
+    gain_hit: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("pile_up", "overlay", "most_dropped"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name):g} is not in [0, 1)")
+        for name in ("most_random_hits", "shift_z_mm", "gain_event", "gain_hit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name):g} is negative")
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How the weights are found.
+
+    Attributes
+    ----------
+    epochs : int
+        Most epochs; the learning rate falls to zero over them.
+    patience : int
+        Stop after so many epochs without a better validation loss [epochs].
+    batch_size : int
+        Events a step.
+    learning_rate : float
+        Highest learning rate, reached after ``warm_up`` of the steps.
+    warm_up : float
+        Fraction of the steps over which the learning rate rises.
+    weight_decay : float
+        Decay of AdamW.
+    reconstruction_weight : float
+        Factor on the model's own loss; the labels' cross-entropy has the factor 1.
+    label_smoothing : float
+        Share of a label that is spread over all classes.
+    dropout : float
+        Fraction of latent entries that the training head does not see.
+    average_decay : float
+        The weights that are kept are a running average; each step keeps this share of it.
+    """
+
+    epochs: int = 40
+    patience: int = 15
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    warm_up: float = 0.15
+    weight_decay: float = 0.02
+    reconstruction_weight: float = 0.1
+    label_smoothing: float = 0.02
+    dropout: float = 0.2
+    average_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.patience, self.batch_size) < 1:
+            raise ValueError("epochs, patience and batch_size must be at least 1")
+        for name in ("warm_up", "label_smoothing", "dropout", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name):g} is not in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """The logistic regression on the latent that gives a bundle its scores.
+
+    Attributes
+    ----------
+    draws : int
+        It is fitted on the training events as they are and on so many varied copies of them.
+    inverse_regularisation : float
+        scikit-learn's C.
+    """
+
+    draws: int = 2
+    inverse_regularisation: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.draws < 0 or self.inverse_regularisation <= 0:
+            raise ValueError("draws must not be negative, inverse_regularisation positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A training.
+
+    Attributes
+    ----------
+    name, description : str
+        Name of the bundle, and one line about it.
+    seed : int
+        Seed of the split, the weights and all variation.
+    classes : tuple of EventClass
+        The classes in the order of the scores; labels in the tables are their names.
+    hits : HitSettings
+        How traces become hits.
+    detector : ZCalibration
+        From time bucket to z.
+    projection : ViewSettings
+        What the model reads.
+    model : dataclass
+        Settings of one of the models in :data:`attpc_export.registry.MODELS`.
+    split, augment, fit, head
+        See each one's class.
+    """
+
+    name: str = "default"
+    description: str = ""
+    seed: int = 1
+    classes: tuple[EventClass, ...] = DEFAULT_CLASSES
+    hits: HitSettings = field(default_factory=HitSettings)
+    detector: ZCalibration = field(default_factory=ZCalibration)
+    projection: ViewSettings = field(default_factory=ViewSettings)
+    model: Any = field(default_factory=AutoencoderSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
+
+    def __post_init__(self) -> None:
+        names = self.class_names
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError("classes: at least two, each with a name of its own")
+        if self.augment.pile_up_class not in ("", *names):
+            raise ValueError(
+                f"augment.pile_up_class: {self.augment.pile_up_class!r} is none of the classes"
+                f" {', '.join(names)}"
+            )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the scores."""
+        return [event_class.name for event_class in self.classes]
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration from YAML.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, a key is unknown (naming the nearest known one), or a value has
+        the wrong type or makes no sense.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        config: Config = _build(Config, {} if entries is None else entries, "")
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """Give the YAML of a configuration; :func:`load_config` reads it back."""
+    (kind,) = (name for name, (settings, _) in MODELS.items() if type(config.model) is settings)
+    entries = asdict(config)
+    entries["model"] = {"kind": kind} | entries["model"]
+    return yaml.safe_dump(_plain(entries), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _build(kind: type[Any], entries: Any, where: str) -> Any:
+    """Make a dataclass from what stands at ``where`` in the YAML; ValueError if it does not fit."""
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"{where or 'the file'}: expected 'key: value' lines")
+    known = get_type_hints(kind)
+    prefix = f"{where}." if where else ""
+    values = {}
+    for key, entry in entries.items():
+        _require_known(str(key), [f.name for f in fields(kind)], prefix)
+        is_model = kind is Config and key == "model"
+        values[key] = (
+            _build_model(entry) if is_model else _checked(known[key], entry, f"{prefix}{key}")
+        )
+    try:
+        return kind(**values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{prefix.removesuffix('.')}: {error}" if where else str(error)) from error
+
+
+def _build_model(entries: Any) -> Any:
+    entries = dict(entries) if isinstance(entries, Mapping) else {}
+    kind = str(entries.pop("kind", None))
+    _require_known(kind, list(MODELS), "model.kind: ")
+    return _build(MODELS[kind][0], entries, "model")
+
+
+def _require_known(key: str, known: list[str], prefix: str) -> None:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1, 0.0)[0]
+        raise ValueError(f"unknown key '{prefix}{key}'; the nearest known one is '{prefix}{near}'")
+
+
+def _checked(kind: Any, value: Any, where: str) -> Any:
+    """Check the type of a value, and turn lists into tuples and sections into dataclasses."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build(kind, value, where)
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        if isinstance(value, list):
+            return tuple(_checked(parts[0], entry, where) for entry in value)
+    elif parts:  # a Literal
+        if value in parts:
+            return value
+        raise ValueError(f"{where}: {value!r} is none of {', '.join(map(str, parts))}")
+    elif kind is float and type(value) in (int, str):  # YAML 1.1 takes 1e-3 for a text
+        with contextlib.suppress(ValueError):
+            return float(value)
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"{where}: {value!r} is not of type {_name_of(kind)}")
+
+
+def _name_of(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"list of {_name_of(get_args(kind)[0])}"
+    return kind.__name__ if isinstance(kind, type) else str(kind)

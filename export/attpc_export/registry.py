@@ -1,0 +1,35 @@
+"""The models by name; a new one adds its line here."""
+
+from typing import Any
+
+from attpc_export.autoencoder import Autoencoder, AutoencoderSettings
+from attpc_export.model import LatentModel
+from attpc_filter.errors import UsageError
+
+#: Name in a configuration's ``model.kind``, the settings it takes and the model.
+MODELS: dict[str, tuple[type[Any], type[Any]]] = {
+    "autoencoder": (AutoencoderSettings, Autoencoder),
+}
+
+
+def build_model(settings: Any, image_shape: tuple[int, int, int]) -> LatentModel:
+    """Make an untrained model.
+
+    Parameters
+    ----------
+    settings : dataclass
+        One of the settings in :data:`MODELS`; it decides which model it is.
+    image_shape : tuple of int
+        (channels, rows, columns) of a projection.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot be made for such projections.
+    """
+    (kind,) = (kind for settings_kind, kind in MODELS.values() if type(settings) is settings_kind)
+    try:
+        model: LatentModel = kind(settings, image_shape)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+    return model
