@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name != "onnxruntime":
             raise
         errors.print(
-            "attpc-filter: no ONNX Runtime here; pip install 'attpc-filter[cpu]', or [gpu] with CUDA",
+            "attpc-filter: no ONNX Runtime here; pip install 'attpc-filter[cpu]' (or [gpu])",
             markup=False,
         )
         return 2

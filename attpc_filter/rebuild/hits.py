@@ -119,6 +119,7 @@ def rebuild_hits(
                 settings.drop_beam_pads,
                 settings.mode == "multi",
                 taps,
+                _N / settings.baseline_window_scale,
                 settings.peak_separation,
                 settings.peak_prominence,
                 settings.peak_max_width,
@@ -208,10 +209,14 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
         Samples above the baseline [ADC].
     """
     taps = baseline_taps(window_scale)
-    signal = np.empty(_N, np.int32)
     base = np.empty(_N + 2 * len(taps) - 2, np.float32)
-    smooth = np.empty(_N, np.float32)
+    running = np.empty(len(base) + 1, np.int32)
+    smooth = np.empty(kernels.BLOCK, np.float32)
+    coarse = np.empty(kernels.BLOCK, np.int32)
+    signal = np.empty(_N, np.int32)
+    samples = np.ascontiguousarray(trace, np.int16)
+    everywhere = -kernels.LARGE
     kernels.subtract_baseline(
-        np.ascontiguousarray(trace, np.int16), taps, base, smooth, signal, -1.0
+        samples, taps, _N / window_scale, base, running, smooth, coarse, signal, everywhere
     )
     return signal

@@ -11,8 +11,10 @@ from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, PAD_COLUMN
 
 _N = N_TIME_BUCKETS
 _MAX_CANDIDATES = _N // 2
-_BLOCK = 32
-_N_BLOCKS = _N // _BLOCK
+BLOCK = 32
+_NEAR_ADC = 100000.0
+LARGE = 2**30
+_N_BLOCKS = _N // BLOCK
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
@@ -26,6 +28,7 @@ def hits_of_traces(
     drop_beam_pads,
     multi,
     taps,
+    width,
     separation,
     prominence,
     max_width,
@@ -37,7 +40,9 @@ def hits_of_traces(
 ):
     """Append the hits of an event from ``used`` on; returns where the next event's begin."""
     base = np.empty(_N + 2 * len(taps) - 2, np.float32)
-    smooth = np.empty(_N, np.float32)
+    running = np.empty(len(base) + 1, np.int32)
+    smooth = np.empty(BLOCK, np.float32)
+    coarse = np.empty(BLOCK, np.int32)
     signal = np.empty(_N, np.int32)
     peaks = np.empty(_MAX_CANDIDATES, np.int32)
     order = np.empty(_MAX_CANDIDATES, np.int32)
@@ -52,7 +57,9 @@ def hits_of_traces(
             continue
         trace = traces[row, N_HARDWARE_COLUMNS:]
         if multi:
-            if not subtract_baseline(trace, taps, base, smooth, signal, threshold):
+            if not subtract_baseline(
+                trace, taps, width, base, running, smooth, coarse, signal, threshold
+            ):
                 continue
             n = find_peaks(
                 signal,
@@ -88,31 +95,38 @@ def hits_of_traces(
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
-def subtract_baseline(trace, taps, base, smooth, signal, threshold):
+def subtract_baseline(trace, taps, width, base, running, smooth, coarse, signal, threshold):
     """Write the trace less its baseline to ``signal``; False if nothing can exceed ``threshold``.
 
-    Baseline: samples above mean + 1.5 sigma are replaced by the mean of the others, then smoothed
-    with ``taps``. The first and the last sample are noisy and replaced by their neighbour. Integers
-    where Spyral's arrays are integers: the filled base is int16 and the signal int32, both cut
-    towards zero. ``base`` is scratch, the samples with ``len(taps) - 1`` more on either side.
+    Baseline: samples above mean + 1.5 sigma are replaced by the mean of the others, then smoothed.
+    The first and the last sample are noisy and replaced by their neighbour. Integers where Spyral's
+    arrays are integers: the filled base is int16 and the signal int32, both cut towards zero.
+
+    Blocks that come near the threshold are smoothed with ``taps``, as Spyral does; the others, of
+    which only the lowest sample matters, with a plain average over ``width`` samples from a running
+    sum. Scratch: ``base``, the samples with ``len(taps) - 1`` more on either side; ``running``, one
+    longer; ``smooth`` and ``coarse``, a block each.
     """
     margin = len(taps) - 1
     first = np.int32(trace[1])
     last = np.int32(trace[_N - 2])
     total = first + last
-    squares = np.int64(first) * first + np.int64(last) * last
     lowest = min(first, last)
     highest = max(first, last)
+    squares = np.float32(0.0)
     for i in range(1, _N - 1):
         sample = np.int32(trace[i])
         total += sample
-        squares += np.int64(sample * sample)
         lowest = min(lowest, sample)
         highest = max(highest, sample)
+        above = np.float32(sample - first)
+        squares += above * above
     if highest - lowest <= threshold:  # the baseline lies between them
         return False
+    above = np.float32(last - first)
+    squares += above * above
     mean = total / _N
-    sigma = np.sqrt(max(squares / _N - mean * mean, 0.0))
+    sigma = np.sqrt(max(squares / _N - (mean - first) * (mean - first), 0.0))
     # samples are integers: x - mean > 1.5 sigma is x > floor(mean + 1.5 sigma)
     cut = np.int32(np.floor(mean + 1.5 * sigma))
     signal[0] = first
@@ -135,28 +149,54 @@ def subtract_baseline(trace, taps, base, smooth, signal, threshold):
         base[i] = base[_N + i]
         base[margin + _N + i] = base[margin + i]
 
-    for i in range(_N):
-        smooth[i] = taps[0] * centre[i]
-    # eight taps a pass keep the accumulator in a register: the compiler vectorises over i
-    for k in range(1, len(taps), 8):
-        t0, t1, t2, t3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-        t4, t5, t6, t7 = taps[k + 4], taps[k + 5], taps[k + 6], taps[k + 7]
-        # views, so that no index is negative: numba's check for that would stop the vectoriser
-        before = base[margin - k - 7 :]
-        after = base[margin + k :]
-        for i in range(_N):
-            smooth[i] += (
-                t0 * (before[i + 7] + after[i])
-                + t1 * (before[i + 6] + after[i + 1])
-                + t2 * (before[i + 5] + after[i + 2])
-                + t3 * (before[i + 4] + after[i + 3])
-                + t4 * (before[i + 3] + after[i + 4])
-                + t5 * (before[i + 2] + after[i + 5])
-                + t6 * (before[i + 1] + after[i + 6])
-                + t7 * (before[i] + after[i + 7])
-            )
-    for i in range(_N):
-        signal[i] = np.int32(np.float32(signal[i]) - smooth[i])
+    summed = np.int32(0)
+    running[0] = summed
+    for i in range(_N + 2 * margin):
+        summed += np.int32(base[i])
+        running[i + 1] = summed
+    half = int((width - 1.0) / 2.0)
+    fraction = np.float32((width - 1.0) / 2.0 - half)
+    norm = np.float32(1.0 / width)
+    near = threshold - _NEAR_ADC
+    # views, so that no index is negative: numba's check for that would stop the vectoriser
+    low = running[margin - half :]
+    high = running[margin + half + 1 :]
+    before = base[margin - half - 1 :]
+    after = base[margin + half + 1 :]
+    for start in range(0, _N, BLOCK):
+        highest = np.int32(-LARGE)
+        for i in range(start, start + BLOCK):
+            mean_of_window = (
+                np.float32(high[i] - low[i]) + fraction * (before[i] + after[i])
+            ) * norm
+            signal_here = np.int32(np.float32(signal[i]) - mean_of_window)
+            highest = max(highest, signal_here)
+            coarse[i - start] = signal_here
+        if highest <= near:
+            for i in range(BLOCK):
+                signal[start + i] = coarse[i]
+            continue
+        for i in range(BLOCK):
+            smooth[i] = taps[0] * centre[start + i]
+        # eight taps a pass keep the sum in a register: the compiler vectorises over i
+        for k in range(1, len(taps), 8):
+            t0, t1, t2, t3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
+            t4, t5, t6, t7 = taps[k + 4], taps[k + 5], taps[k + 6], taps[k + 7]
+            left = base[margin + start - k - 7 :]
+            right = base[margin + start + k :]
+            for i in range(BLOCK):
+                smooth[i] += (
+                    t0 * (left[i + 7] + right[i])
+                    + t1 * (left[i + 6] + right[i + 1])
+                    + t2 * (left[i + 5] + right[i + 2])
+                    + t3 * (left[i + 4] + right[i + 3])
+                    + t4 * (left[i + 3] + right[i + 4])
+                    + t5 * (left[i + 2] + right[i + 5])
+                    + t6 * (left[i + 1] + right[i + 6])
+                    + t7 * (left[i] + right[i + 7])
+                )
+        for i in range(BLOCK):
+            signal[start + i] = np.int32(np.float32(signal[start + i]) - smooth[i])
     return True
 
 
@@ -187,9 +227,9 @@ def find_peaks(
     # extremes of blocks: most blocks hold no peak, and the search for the lowest sample between a
     # peak and the next higher one goes a block at a step
     for block in range(_N_BLOCKS):
-        low = signal[block * _BLOCK]
+        low = signal[block * BLOCK]
         high = low
-        for i in range(block * _BLOCK, block * _BLOCK + _BLOCK):
+        for i in range(block * BLOCK, block * BLOCK + BLOCK):
             low = min(low, signal[i])
             high = max(high, signal[i])
         lows[block] = low
@@ -198,7 +238,7 @@ def find_peaks(
     for block in range(_N_BLOCKS):
         if highs[block] <= threshold:
             continue
-        for i in range(max(block * _BLOCK, 1), min((block + 1) * _BLOCK, _N - 1)):
+        for i in range(max(block * BLOCK, 1), min((block + 1) * BLOCK, _N - 1)):
             if signal[i] > threshold and signal[i - 1] < signal[i] and signal[i + 1] <= signal[i]:
                 ahead = i + 1
                 while ahead < _N - 1 and signal[ahead] == signal[i]:
@@ -241,18 +281,18 @@ def find_peaks(
         left_lowest = height
         i = at
         while i >= 0 and signal[i] <= height:
-            if i % _BLOCK == _BLOCK - 1 and highs[i // _BLOCK] <= height:
-                left_lowest = min(left_lowest, lows[i // _BLOCK])
-                i -= _BLOCK
+            if i % BLOCK == BLOCK - 1 and highs[i // BLOCK] <= height:
+                left_lowest = min(left_lowest, lows[i // BLOCK])
+                i -= BLOCK
             else:
                 left_lowest = min(left_lowest, signal[i])
                 i -= 1
         right_lowest = height
         i = at
         while i < _N and signal[i] <= height:
-            if i % _BLOCK == 0 and highs[i // _BLOCK] <= height:
-                right_lowest = min(right_lowest, lows[i // _BLOCK])
-                i += _BLOCK
+            if i % BLOCK == 0 and highs[i // BLOCK] <= height:
+                right_lowest = min(right_lowest, lows[i // BLOCK])
+                i += BLOCK
             else:
                 right_lowest = min(right_lowest, signal[i])
                 i += 1

@@ -44,8 +44,7 @@ class Scorer:
     def __init__(
         self, bundle: Bundle, device: Device = "auto", threads: int = 1, batch_size: int = 64
     ) -> None:
-        available = onnxruntime.get_available_providers()
-        wants_cuda = device == "cuda" or (device == "auto" and "CUDAExecutionProvider" in available)
+        wants_cuda = device != "cpu" and _CUDA in onnxruntime.get_available_providers()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
