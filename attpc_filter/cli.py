@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -100,6 +101,50 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--model", default="default", metavar="NAME|FILE", help="whose hits")
     inspect.set_defaults(act=_inspect)
 
+    retag = commands.add_parser(
+        "retag",
+        help="new thresholds: tags anew from the stored scores, without the raw data",
+        description="Derive the tags of an output folder anew from its stored scores; tag tables,"
+        " streams and manifest follow. What is not asked for is as the run was first tagged.",
+    )
+    retag.add_argument("out", type=Path, metavar="DIR", help="output folder of attpc-filter run")
+    retag.add_argument(
+        "--thresholds",
+        nargs="+",
+        action=_Scores,
+        default={},
+        metavar="CLASS=SCORE",
+        help="score, 0 to 1, that an event needs to be of a class",
+    )
+    retag.add_argument(
+        "--purity",
+        nargs="+",
+        action=_Scores,
+        default={},
+        metavar="CLASS=SHARE",
+        help="lowest threshold whose expected purity reaches this: scores are calibrated"
+        " probabilities, so of the events above a threshold their mean is the share that is"
+        " expected to be of the class, on data like those the model was trained on",
+    )
+    retag.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="give only these classes; events of the others become uncertain",
+    )
+    retag.set_defaults(act=_retag)
+
+    compare = commands.add_parser(
+        "compare",
+        help="two taggings of the same events: which flipped, and their scores",
+        description="Compare two taggings of the same runs, event by event.",
+    )
+    compare.add_argument("a", type=Path, metavar="A", help="output folder, or a tag table")
+    compare.add_argument("b", type=Path, metavar="B", help="output folder, or a tag table")
+    compare.add_argument("--csv", type=Path, metavar="OUT", help="list the events that flipped")
+    compare.add_argument("--png", type=Path, metavar="OUT", help="picture: scores against scores")
+    compare.set_defaults(act=_compare)
+
     models = commands.add_parser("models", help="the bundles at hand and their contracts")
     models.add_argument("model", nargs="*", metavar="NAME|FILE", help="bundles; all that ship")
     models.set_defaults(act=_models)
@@ -173,17 +218,23 @@ def _run(options: argparse.Namespace, command: str) -> int:
     out = _console()
     if any(not outcome.error for outcome in outcomes):
         out.print(summary_table(outcomes))
-        out.print(f"model      {job.contract.name} on {job.scorer.device}", highlight=False)
+        model = f"{job.tagger.contract.name} on {job.tagger.scorer.device}"
+        out.print(f"model      {model}", highlight=False)
         _say_where(out, "tags", options.out / "tags")
-        if config.streams != "none":
-            kinds = ", ".join(next(o.streams for o in outcomes if o.streams))
-            _say_where(out, "streams", options.out, f"  ({kinds}; {config.streams})")
+        if streams := next((o.streams for o in outcomes if o.streams), None):
+            more = f"  ({', '.join(streams)}; {config.streams})"
+            _say_where(out, "streams", options.out, more)
+        for what, kept in (("hits", config.keep_hits), ("latents", config.keep_latents)):
+            if kept:
+                _say_where(out, what, options.out / what)
         if config.picture:
-            from attpc_filter.report import draw_summary
+            from attpc_filter.report import SUMMARY_NAME, draw_summary
 
-            draw_summary(job, outcomes, options.out / "summary.png")
-            _say_where(out, "picture", options.out / "summary.png")
+            draw_summary(job, outcomes, options.out / SUMMARY_NAME)
+            _say_where(out, "picture", options.out / SUMMARY_NAME)
     _say_where(out, "manifest", options.out / MANIFEST_NAME)
+    if failed := sum(bool(outcome.error) for outcome in outcomes):
+        _say_where(out, "failed", f"{failed} of {len(outcomes)} runs; the reasons stand above")
     return status
 
 
@@ -191,7 +242,7 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
 
 
-def _say_where(out: Console, what: str, path: Path, more: str = "") -> None:
+def _say_where(out: Console, what: str, path: Path | str, more: str = "") -> None:
     out.print(f"{what:<10} {path}{more}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -265,6 +316,55 @@ def _inspect_all(run: "Run", out: Console) -> None:
 
 def _line(out: Console, what: str, text: str) -> None:
     out.print(f"{what:<12} {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _retag(options: argparse.Namespace, command: str) -> int:
+    from attpc_filter.retag import Wishes, retag
+
+    classes = None if options.classes is None else tuple(options.classes)
+    done = retag(options.out, Wishes(options.thresholds, options.purity, classes), command)
+    out = _console()
+    table = Table("", *done.counts, box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for title, counts in (("before", done.counts_before), ("now", done.counts)):
+        table.add_row(title, *(str(counts.get(tag, 0)) for tag in done.counts))
+    thresholds = [done.thresholds.get(tag) for tag in done.counts]
+    table.add_row("threshold", *("" if t is None else f"{t:.4f}" for t in thresholds))
+    out.print(table)
+    out.print(f"changed    {done.changed} of {sum(done.counts.values())} events", highlight=False)
+    if (options.out / "summary.png").exists():
+        from attpc_filter.report import draw_retagged
+
+        _say_where(out, "picture", draw_retagged(options.out, done.counts, done.thresholds))
+    return 0
+
+
+def _compare(options: argparse.Namespace, _: str) -> int:
+    from attpc_filter.compare import compare, write_flips
+
+    compared = compare(options.a, options.b)
+    out = _console()
+    table = Table(f"{options.a} (down), {options.b} (across)", *compared.tags_b, box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for tag, row in zip(compared.tags_a, compared.matrix, strict=True):
+        table.add_row(tag, *map(str, row))
+    out.print(table, markup=False)
+    n_events = int(compared.matrix.sum())
+    share = compared.n_flipped / n_events
+    out.print(f"flipped    {compared.n_flipped} of {n_events} events ({share:.2%})", markup=False)
+    if compared.only_a or compared.only_b:
+        out.print(f"unpaired   {compared.only_a} only in A, {compared.only_b} only in B")
+    if options.csv is not None:
+        write_flips(compared, options.csv)
+        _say_where(out, "flips", options.csv)
+    if options.png is not None:
+        from attpc_filter.report import draw_compared
+
+        draw_compared(compared, options.png)
+        _say_where(out, "picture", options.png)
+    return 0
 
 
 def _models(options: argparse.Namespace, _: str) -> int:

@@ -4,6 +4,7 @@ The command line wins over the YAML file, the file over the defaults.
 """
 
 import difflib
+import math
 import os
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -37,6 +38,12 @@ class Config:
         "how streams hold their events: links into the input (no disk), copies with checksums,"
         " or no streams",
     )
+    keep_hits: bool = _option(
+        False, "write the rebuilt hits of every event, to be scored again without the raw data"
+    )
+    keep_latents: bool = _option(
+        False, "write the model's latent of every event, for a new head (attpc-filter retag --head)"
+    )
     thresholds: dict[str, float] = _option(
         {}, "thresholds in place of the model's, by class", "score, 0 to 1", "CLASS=SCORE"
     )
@@ -64,6 +71,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise UsageError(f"threads: {self.threads} is negative; 0 takes one a core")
+        for name in ("micromegas_time_bucket", "window_time_bucket", "detector_length"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name}: {value} is no number to calibrate with")
         for name, threshold in self.thresholds.items():
             if not 0 <= threshold <= 1:
                 raise UsageError(f"thresholds: {name}={threshold:g} is not between 0 and 1")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import platform
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attpc_filter import __version__
-from attpc_filter.errors import OutputError
+from attpc_filter.errors import OutputError, UsageError
 from attpc_filter.staging import write_json
 from attpc_filter.tag import PASSTHROUGH
 
@@ -34,6 +35,8 @@ class RunOutcome:
     counts: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     tag_table: str = ""
+    hit_store: str = ""
+    latents: str = ""
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
     books_balance: bool = False
     seconds: float = 0.0
@@ -70,6 +73,28 @@ def write_manifest(
             "runs": [asdict(outcome) for outcome in outcomes],
         },
     )
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Read the manifest of an output folder.
+
+    Raises
+    ------
+    UsageError
+        If the folder is no output of ``attpc-filter run``.
+    """
+    path = out / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or "runs" not in manifest:
+            raise ValueError("no list of runs in it")
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {error.strerror}; give an output folder of attpc-filter run"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a manifest of attpc-filter: {error}") from error
+    return manifest
 
 
 def balance(outcome: RunOutcome, classes: list[str], n_rows: int) -> None:

@@ -17,6 +17,8 @@ from rich.table import Table
 from attpc_filter.manifest import RunOutcome
 
 _LOG_EVERY_S = 10.0
+#: Unreadable events of a run that are named as they come.
+_MOST_EVENTS = 20
 
 
 class Display:
@@ -38,6 +40,7 @@ class Display:
         self._done = 0
         self._started = 0.0
         self._last_line = 0.0
+        self._n_unreadable = 0
 
     def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
         """A run was opened."""
@@ -59,6 +62,12 @@ class Display:
         else:
             self._log(f"{name}: {n_events} events, {n_bytes / 1e6:.1f} MB")
 
+    def event_unreadable(self, path: str, event: int, reason: str) -> None:
+        """An event could not be read or scored."""
+        self._n_unreadable += 1
+        if self._n_unreadable <= _MOST_EVENTS:
+            self._log(f"unreadable: {path}: event {event}: {reason}")
+
     def advanced(self, n_events: int) -> None:
         """So many more events have their tag."""
         self._done += n_events
@@ -76,6 +85,10 @@ class Display:
     def run_finished(self, outcome: RunOutcome) -> None:
         """A run is complete, or failed."""
         self.stop()
+        if self._n_unreadable > _MOST_EVENTS:
+            more = self._n_unreadable - _MOST_EVENTS
+            self._log(f"unreadable: {self._name}: {more} events more, each in the tag table")
+        self._n_unreadable = 0
         if outcome.error:
             self._log(f"error: {outcome.error}")
         elif not self._console.is_terminal:

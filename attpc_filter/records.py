@@ -4,6 +4,7 @@ Nothing here knows about files, models or tags.
 """
 
 from dataclasses import dataclass, fields
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,16 @@ N_TRACE_COLUMNS = N_HARDWARE_COLUMNS + N_TIME_BUCKETS
 
 #: Columns of :attr:`Record.points`.
 POINT_COLUMNS = ("x_mm", "y_mm", "z_mm", "time_bucket", "charge_adc", "integral", "pad")
+
+
+class Origin(IntEnum):
+    """Where the hits of an event come from."""
+
+    NONE = 0
+    TRACES = 1
+    POINTS = 2
+    #: Points with time buckets only: their z follows from the calibration.
+    POINTS_WITHOUT_Z = 3
 
 
 @dataclass(slots=True)
@@ -45,6 +56,15 @@ class Record:
     points: NDArray[np.float64] | None = None
     passthrough: bool = False
     reason: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the event's hits come from."""
+        if self.traces is not None:
+            return Origin.TRACES
+        if self.points is None:
+            return Origin.NONE
+        return Origin.POINTS_WITHOUT_Z if np.isnan(self.points[:, 2]).any() else Origin.POINTS
 
 
 @dataclass(slots=True)

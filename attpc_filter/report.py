@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from attpc_filter.compare import Compared
+from attpc_filter.formats.tags import read_tags, scores_of
 from attpc_filter.manifest import RunOutcome
 from attpc_filter.pipeline import Example, Job
 from attpc_filter.rebuild.padplane import PadPlane
@@ -22,6 +24,9 @@ from attpc_filter.staging import Staging
 
 _COLOURS = ("tab:red", "tab:blue", "tab:gray", "tab:green", "tab:purple", "tab:brown")
 _MOST_TRACES = 40
+#: Scores beyond these change a histogram no more.
+_SCORES_SHOWN = 20_000
+SUMMARY_NAME = "summary.png"
 
 
 def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
@@ -44,35 +49,119 @@ def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
     figure = plt.figure(figsize=(11, 2.8 * rows), layout="constrained")
     figure.suptitle(
         f"{sum(counts.values())} events of {len(done)} run{'s'[: len(done) != 1]},"
-        f" model {job.contract.name}"
+        f" model {job.tagger.contract.name}"
     )
     grid = figure.add_gridspec(rows, columns)
 
-    axes = figure.add_subplot(grid[0, :2])
+    scores = np.concatenate(job.score_sample) if job.score_sample else np.empty((0, 0), np.float32)
+    thresholds = dict(zip(job.tagger.classes, job.tagger.thresholds, strict=True))
+    _draw_counts(figure.add_subplot(grid[0, :2]), counts, colours)
+    _draw_scores(figure.add_subplot(grid[0, 2:]), scores, thresholds, colours)
+
+    for row, tag in enumerate(shown, start=1):
+        for column, example in enumerate(job.examples[tag]):
+            axes = figure.add_subplot(grid[row, column])
+            _draw_xy(axes, example, job.tagger.contract.projection.radius_mm)
+            axes.set_title(example.title, fontsize=8)
+            if column == 0:
+                axes.set_ylabel(tag, color=colours[tag], fontsize=12)
+            axes.tick_params(labelsize=7)
+    _save(figure, path)
+
+
+def draw_retagged(out: Path, counts: dict[str, int], thresholds: dict[str, float]) -> Path:
+    """Draw the tags and scores of an output folder anew, in place of its summary.
+
+    Parameters
+    ----------
+    out : Path
+        The output folder.
+    counts : dict of str to int
+        Events by tag.
+    thresholds : dict of str to float
+        Thresholds in effect.
+
+    Returns
+    -------
+    Path
+        The picture.
+    """
+    colours = dict(zip(counts, _COLOURS * 2, strict=False))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    figure.suptitle(f"{sum(counts.values())} events, re-tagged")
+    sample: list[NDArray[np.float32]] = []
+    for path in sorted((out / "tags").glob("*.parquet")):
+        if sum(map(len, sample)) < _SCORES_SHOWN:
+            sample.append(scores_of(read_tags(path)[0], list(thresholds)))
+    scores = np.concatenate(sample)
+    _draw_counts(left, counts, colours)
+    _draw_scores(right, scores[np.isfinite(scores).all(axis=1)], thresholds, colours)
+    path = out / SUMMARY_NAME
+    _save(figure, path)
+    return path
+
+
+def draw_compared(compared: Compared, path: Path) -> None:
+    """Draw two taggings: the score of each class in B against that in A; flipped events in colour.
+
+    Parameters
+    ----------
+    compared : Compared
+        The taggings; only classes that both have are drawn.
+    path : Path
+        PNG to write.
+    """
+    shared = [name for name in compared.classes_a if name in compared.classes_b]
+    columns = max(len(shared), 1)
+    figure, axes_row = plt.subplots(
+        1, columns, figsize=(4.2 * columns, 4.4), layout="constrained", squeeze=False
+    )
+    n_events = len(compared.event)
+    figure.suptitle(f"{n_events} events, {compared.n_flipped} with another tag")
+    chosen = np.zeros(n_events, bool)
+    chosen[:: max(n_events // _SCORES_SHOWN, 1)] = True
+    flipped = compared.flipped
+    for name, axes in zip(shared, axes_row[0], strict=False):
+        a = compared.scores_a[:, compared.classes_a.index(name)]
+        b = compared.scores_b[:, compared.classes_b.index(name)]
+        axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
+        for events, colour, label in (
+            (chosen & ~flipped, "tab:gray", "same tag"),
+            (chosen & flipped, "tab:red", "another tag"),
+        ):
+            axes.scatter(a[events], b[events], s=4, color=colour, label=label)
+        axes.set(
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+            title=name,
+            xlabel="score in A",
+            ylabel="score in B",
+        )
+    axes_row[0][0].legend(frameon=False, loc="upper left")
+    _save(figure, path)
+
+
+def _draw_counts(axes: Axes, counts: dict[str, int], colours: dict[str, str]) -> None:
     bars = axes.bar(list(counts), list(counts.values()), color=list(colours.values()))
     axes.bar_label(bars)
     axes.margins(y=0.2)
     axes.set_ylabel("events")
     axes.tick_params(axis="x", rotation=20)
 
-    axes = figure.add_subplot(grid[0, 2:])
-    scores = np.concatenate(job.score_sample) if job.score_sample else np.empty((0, 0))
-    for name, column, threshold in zip(job.classes, scores.T, job.thresholds, strict=False):
+
+def _draw_scores(
+    axes: Axes,
+    scores: NDArray[np.float32],
+    thresholds: dict[str, float],
+    colours: dict[str, str],
+) -> None:
+    for (name, threshold), column in zip(thresholds.items(), scores.T, strict=False):
         axes.hist(column, bins=50, range=(0, 1), histtype="step", color=colours[name], label=name)
         axes.axvline(threshold, color=colours[name], linestyle=":", linewidth=1)
     axes.set(xlabel="score (dotted: threshold)", ylabel="events", yscale="log")
     if len(scores):
         axes.legend(frameon=False, loc="upper center")
-
-    for row, tag in enumerate(shown, start=1):
-        for column, example in enumerate(job.examples[tag]):
-            axes = figure.add_subplot(grid[row, column])
-            _draw_xy(axes, example, job.contract.projection.radius_mm)
-            axes.set_title(example.title, fontsize=8)
-            if column == 0:
-                axes.set_ylabel(tag, color=colours[tag], fontsize=12)
-            axes.tick_params(labelsize=7)
-    _save(figure, path)
 
 
 def _draw_xy(axes: Axes, example: Example, radius: float) -> None:

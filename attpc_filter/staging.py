@@ -58,13 +58,14 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for staged in self._files:
-            staged.unlink(missing_ok=True)
+        with _interrupts_deferred():
+            for staged in self._files:
+                staged.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that it is complete or absent."""
-    with Staging() as staging:
+    """Write a JSON file so that it is complete or absent; an interrupt waits until that is done."""
+    with _interrupts_deferred(), Staging() as staging:
         try:
             staging.path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -95,4 +96,4 @@ def _interrupts_deferred() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     if seen:
-        raise KeyboardInterrupt
+        signal.raise_signal(seen[0])

@@ -1,6 +1,6 @@
 """Scores to tags: thresholds, uncertain, unreadable, pass-through."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,14 @@ def assign_tags(
     classes: Sequence[str],
     thresholds: Sequence[float],
     min_hits: int,
+    wanted: Collection[str] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Derive the tag of each event, and the reason where the tag is no class.
 
     Of the classes whose score reaches its threshold, the one with the highest score; ``uncertain``
-    if none does or the event has too few hits to be scored; ``unreadable`` if it could not be read
-    or its score is not finite; ``passthrough`` for ion-chamber downscale triggers.
+    if none does, if that class is not wanted or the event has too few hits to be scored;
+    ``unreadable`` if it could not be read or its score is not finite; ``passthrough`` for
+    ion-chamber downscale triggers.
 
     Parameters
     ----------
@@ -39,6 +41,8 @@ def assign_tags(
         Names of the classes and their thresholds, in the order of the score columns.
     min_hits : int
         Events with fewer hits are not scored.
+    wanted : collection of str, optional
+        Only these classes are given; all if left out.
 
     Returns
     -------
@@ -47,22 +51,33 @@ def assign_tags(
     """
     reached = scores >= np.asarray(thresholds, np.float32)
     best = np.where(reached, scores, -1.0).argmax(axis=1)
-    finite = np.isfinite(scores).all(axis=1)
-    tags: list[str] = []
-    why: list[str] = []
-    for index, reason in enumerate(reasons):
-        if reason:
-            tag = UNREADABLE
-        elif passthrough[index]:
-            tag, reason = PASSTHROUGH, "ion-chamber downscale trigger"
-        elif n_hits[index] < min_hits:
-            tag, reason = UNCERTAIN, f"{n_hits[index]} hits, the model needs {min_hits}"
-        elif not finite[index]:
-            tag, reason = UNREADABLE, "the model's score is not finite"
-        elif not reached[index].any():
-            tag, reason = UNCERTAIN, "no class reaches its threshold"
-        else:
-            tag = classes[best[index]]
-        tags.append(tag)
-        why.append(reason)
-    return tags, why
+    is_wanted = np.array([wanted is None or name in wanted for name in classes])
+    names = np.array([*classes, UNCERTAIN, UNREADABLE, PASSTHROUGH], object)
+    uncertain, unreadable, triggers = range(len(classes), len(names))
+    why = np.array(reasons, object)
+
+    # the first rule that holds decides
+    not_read = why != ""
+    few_hits = n_hits < min_hits
+    not_finite = ~np.isfinite(scores).all(axis=1)
+    none_reached = ~reached.any(axis=1)
+    not_wanted = ~is_wanted[best]
+    rules = (
+        (not_read, unreadable),
+        (passthrough, triggers),
+        (few_hits, uncertain),
+        (not_finite, unreadable),
+        (none_reached, uncertain),
+        (not_wanted, uncertain),
+    )
+    rule = np.select([holds for holds, _ in rules], range(len(rules)), len(rules))
+    tag = np.where(rule == len(rules), best, np.array([*(to for _, to in rules), 0])[rule])
+
+    why[rule == 1] = "ion-chamber downscale trigger"
+    for index in np.flatnonzero(rule == 2):
+        why[index] = f"{n_hits[index]} hits, the model needs {min_hits}"
+    why[rule == 3] = "the model's score is not finite"
+    why[rule == 4] = "no class reaches its threshold"
+    for number, name in enumerate(classes):
+        why[(rule == 5) & (best == number)] = f"{name} is not among the classes asked for"
+    return names[tag].tolist(), why.tolist()

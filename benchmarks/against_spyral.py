@@ -95,8 +95,9 @@ def main() -> None:
         readable = place / "spyral" / options.run.name
         n_events = spyral_readable(options.run, readable)
         with h5py.File(readable) as file:
-            pads = (e["get/pads"] if "get" in e else e["get_traces"] for e in file["events"].values())
-            rows["traces an event"] = sum(len(matrix) for matrix in pads) / n_events
+            events = file["events"].values()
+            pads = [event["get/pads" if "get" in event else "get_traces"] for event in events]
+            rows["traces an event"] = sum(map(len, pads)) / n_events
         long = place / options.run.name
         make_long_run(options.run, long, 20 * n_events)
         spyral_events_per_s(readable, place / "warm")
@@ -120,7 +121,8 @@ def main() -> None:
         with open(options.csv, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["quantity", "value", "repeats", "machine"])
-            writer.writerows([name, f"{value:.1f}", options.repeats, machine] for name, value in rows.items())
+            for name, value in rows.items():
+                writer.writerow([name, f"{value:.1f}", options.repeats, machine])
 
 
 if __name__ == "__main__":

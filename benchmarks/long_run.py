@@ -13,7 +13,7 @@ import h5py
 
 
 def make_long_run(short: Path, long: Path, n_events: int) -> None:
-    """Write ``long`` with ``n_events`` events, the events of the 1.0 or 2.0 run ``short`` in turn."""
+    """Write ``long``: ``n_events`` events, those of ``short`` (merger 1.0 or 2.0) in turn."""
     shutil.copyfile(short, long)
     with h5py.File(long, "r+") as file:
         events = file["events"]

@@ -4,23 +4,29 @@ What comes after does not know which file an event came from.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attpc_filter.formats import attpcroot_hdf5, merger, pytpc, spyral
-from attpc_filter.formats.hdf5 import open_hdf5_run
+from attpc_filter.formats import attpcroot_hdf5, hit_store, merger, pytpc, spyral
+from attpc_filter.formats.hdf5 import Hdf5Run, open_hdf5_run
 from attpc_filter.formats.run import Run, Stream, StreamMode
 
-__all__ = ["Run", "Stream", "StreamMode", "open_run"]
+__all__ = ["Run", "Stream", "StreamMode", "hdf5_format", "open_run"]
+
+if TYPE_CHECKING:
+    from attpc_filter.formats.root_file import RootOptions
 
 _HDF5_FORMATS = (*merger.FORMATS, *spyral.FORMATS, *pytpc.FORMATS, *attpcroot_hdf5.FORMATS)
 
 
-def open_run(path: Path | str) -> Run:
+def open_run(path: Path | str, root: "RootOptions | None" = None) -> Run:
     """Open a run file, whatever its format; recognised by content, not by name.
 
     Parameters
     ----------
     path : Path or str
         The file.
+    root : RootOptions, optional
+        What to read if it is a ROOT file; left out, it is found by class.
 
     Returns
     -------
@@ -32,4 +38,22 @@ def open_run(path: Path | str) -> Run:
     InputError
         If the file cannot be opened, is of no known format, or holds no events.
     """
-    return open_hdf5_run(Path(path), _HDF5_FORMATS)
+    path = Path(path)
+    if _begins_like_root(path):
+        from attpc_filter.formats.root import open_root_run  # uproot takes long to import
+
+        return open_root_run(path, root)
+    return open_hdf5_run(path, (hit_store.HitStoreRun, *_HDF5_FORMATS))
+
+
+def _begins_like_root(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"root"
+    except OSError:
+        return False  # who opens it says what is wrong
+
+
+def hdf5_format(name: str) -> type[Hdf5Run] | None:
+    """Look up an HDF5 format with streams by its name in the manifest; None if it is none."""
+    return next((kind for kind in _HDF5_FORMATS if kind.format_name == name), None)

@@ -46,7 +46,10 @@ class HitRun(Hdf5Run):
             known = [n for n in _OTHER_NAMES.get(column, (column,)) if n in names]
             if not known:
                 raise UnreadableEvent(f"hits without {column}; columns: {', '.join(names)}")
-            columns.append(hits[known[0]].astype(np.float64))
+            values = hits[known[0]]
+            if values.ndim != 1 or values.dtype.kind not in "iuf":
+                raise UnreadableEvent(f"hits whose {known[0]} is no number but {values.dtype}")
+            columns.append(values.astype(np.float64))
         x, y, z, time_bucket, charge = columns
         none = np.zeros(len(hits))
         points = np.column_stack([x, y, z, time_bucket, charge, none, none - 1.0])

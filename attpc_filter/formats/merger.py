@@ -8,24 +8,42 @@ Streams of these runs are made so that Spyral 1.1.2 opens them and sees every ev
 * for 2.0 it looks for ``silicon_...`` where the merger writes ``si_...``: a stream's events have
   the matrices under both names;
 * it demands digitizer 1903 of every event with FRIB data, while the merger writes it only where it
-  has data: such an event gets one of zeros (no ion-chamber peak), which takes no room on disk.
+  has data: such an event gets one of zeros (no ion-chamber peak), which takes no room on disk;
+* it demands traces of every event of the versioned layouts, while the merger writes events that
+  only FRIB data has seen: such an event gets a matrix without rows;
+* it demands the event range, which a legacy merge that crashed never wrote.
+
+An event that only FRIB data has seen is an event like the others: an ion-chamber trigger without
+traces normalises all the same.
 """
 
 import re
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Addition, Hdf5Run, first_value, read_traces
+from attpc_filter.formats.hdf5 import Addition, Hdf5Run, first_value, link_exists, read_traces
 from attpc_filter.formats.run import Allocate
 from attpc_filter.records import N_TRACE_COLUMNS
 
 #: First value of FRIB dataset 977, the coincidence register, of an ion-chamber downscale trigger.
 IC_DOWNSCALE_TRIGGER = 2
 
+_FRIB_EVENT = re.compile(r"evt(\d+)_977")
 _SILICON = ("upstream_front", "upstream_back", "downstream_front", "downstream_back")
 _FRIB_TRACES_SHAPE = (2048, 8)
+
+
+def _read_event(
+    parent: h5g.GroupID, path: bytes, trigger: int | None, allocate: Allocate
+) -> dict[str, Any]:
+    """Fill a record with an event's traces, which an ion-chamber trigger may lack."""
+    if trigger == IC_DOWNSCALE_TRIGGER and not link_exists(parent, path.decode()):
+        return {"passthrough": True}
+    traces = read_traces(parent, path, allocate)
+    return {"traces": traces, "passthrough": trigger == IC_DOWNSCALE_TRIGGER}
 
 
 class LegacyRun(Hdf5Run):
@@ -35,7 +53,7 @@ class LegacyRun(Hdf5Run):
     container = "get"
     event_name = re.compile(r"evt(\d+)_data")
     event_groups = ("get", "frib/evt")
-    event_part = re.compile(r"get/evt\d+_\w+|frib/evt/evt\d+_\w+")
+    event_part = re.compile(r"get/evt\d+_(data|header)|frib/evt/evt\d+_(header|977|1903)")
 
     @classmethod
     def recognise(cls, file: h5py.File) -> bool:
@@ -44,28 +62,41 @@ class LegacyRun(Hdf5Run):
             "meta" in file or any(cls.event_name.fullmatch(name) for name in file["get"])
         )
 
-    def event_parts(self, name: str) -> list[str]:
+    @classmethod
+    def find_events(cls, file: h5py.File) -> list[tuple[int, str]]:
+        """The events with traces, and those that only FRIB data has seen."""
+        events = dict(super().find_events(file))
+        for name in file["frib/evt"] if "frib/evt" in file else ():
+            if match := _FRIB_EVENT.fullmatch(name):
+                events.setdefault(int(match.group(1)), f"evt{match.group(1)}_data")
+        return sorted(events.items())
+
+    @classmethod
+    def event_parts(cls, name: str) -> list[str]:
         """Traces and header, and the FRIB data."""
         event = name.removesuffix("_data")
         return [
             f"get/{event}_data",
             f"get/{event}_header",
-            f"frib/evt/{event}_1903",
+            f"frib/evt/{event}_header",
             f"frib/evt/{event}_977",
+            f"frib/evt/{event}_1903",
         ]
 
     def finish_run_level(self, target: h5py.File) -> None:
         """Widen the first and last event in ``meta`` if they leave out events that are there."""
+        first, last = self.events[0][0], self.events[-1][0]
         if "meta/meta" in target:
             meta = target["meta/meta"]
-            meta[0] = min(meta[0], self.events[0][0])
-            meta[2] = max(meta[2], self.events[-1][0])
+            meta[0] = min(meta[0], first)
+            meta[2] = max(meta[2], last)
+        else:
+            target["meta/meta"] = np.array([first, 0, last, 0], np.uint64)
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        traces = read_traces(group, name, allocate)
         register = b"frib/evt/" + name.removesuffix(b"_data") + b"_977"
         trigger = first_value(self.file.id, register) if self._has_frib else None
-        return {"traces": traces, "passthrough": trigger == IC_DOWNSCALE_TRIGGER}
+        return _read_event(group, name, trigger, allocate)
 
     @property
     def _has_frib(self) -> bool:
@@ -92,26 +123,31 @@ class VersionedRun(Hdf5Run):
         return text in cls.versions
 
     def additions(self, name: str) -> dict[str, Addition]:
-        """Digitizer 1903 where an event has FRIB data without it."""
+        """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
         event = f"{self.container}/{name}"
         group = h5g.open(self._group, name.encode())
+        additions = {}
         if b"frib_physics" in group and b"1903" not in h5g.open(group, b"frib_physics"):
-            return {f"{event}/frib_physics/1903": Addition(None, _FRIB_TRACES_SHAPE, "uint16")}
-        return {}
+            path = f"{event}/frib_physics/1903"
+            additions[path] = Addition(None, _FRIB_TRACES_SHAPE, "uint16")
+        if not link_exists(group, self.traces_path.decode()):
+            path = f"{event}/{self.traces_path.decode()}"
+            additions[path] = Addition(None, (0, N_TRACE_COLUMNS))
+        return additions
 
     def finish_run_level(self, target: h5py.File) -> None:
         """Set the event range so that a reader that stops one short sees the last event."""
         attributes = target["events"].attrs
         last = self.events[-1][0]
-        attributes["min_event"] = min(int(attributes.get("min_event", 0)), self.events[0][0])
-        attributes["max_event"] = last + 1
+        first = min(int(attributes.get("min_event", 0)), self.events[0][0])
+        attributes.modify("min_event", first)
+        attributes.modify("max_event", last + 1)
         attributes["attpc_filter_last_event"] = last
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         event = h5g.open(group, name)
-        traces = read_traces(event, self.traces_path, allocate)
         trigger = first_value(event, b"frib_physics/977") if b"frib_physics" in event else None
-        return {"traces": traces, "passthrough": trigger == IC_DOWNSCALE_TRIGGER}
+        return _read_event(event, self.traces_path, trigger, allocate)
 
 
 class Merger1Run(VersionedRun):
@@ -133,7 +169,8 @@ class Merger2Run(VersionedRun):
         """The silicon matrices under the names that Spyral looks for."""
         additions = super().additions(name)
         get = f"{self.container}/{name}/get"
-        there = set(h5g.open(self._group, f"{name}/get".encode()))
+        event = h5g.open(self._group, name.encode())
+        there = set(h5g.open(event, b"get")) if b"get" in event else set()
         for part in _SILICON:
             if f"silicon_{part}".encode() in there:
                 continue

@@ -7,7 +7,13 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Hdf5Run, read_points, read_traces, require_finite
+from attpc_filter.formats.hdf5 import (
+    Hdf5Run,
+    pad_numbers,
+    read_points,
+    read_traces,
+    require_finite,
+)
 from attpc_filter.formats.run import Allocate
 
 
@@ -47,7 +53,7 @@ class CleanRun(Hdf5Run):
         table = read_points(group, name, columns=4)
         require_finite(table, range(4))
         x, y, time_bucket, charge = table[:, :4].T
-        pad = table[:, 4] if table.shape[1] > 4 else np.full(len(table), -1.0)
+        pad = pad_numbers(table[:, 4]) if table.shape[1] > 4 else np.full(len(table), -1.0)
         no_z = np.full(len(table), np.nan)
         no_integral = np.zeros(len(table))
         points = np.column_stack([x, y, no_z, time_bucket, charge, no_integral, pad])

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +63,20 @@ class Run(ABC):
         Run number, from the file's name; 0 if the name holds none.
     events : list of (int, str)
         Number and object name of every event that is there, ascending by number. Gaps stay gaps.
+    hits_made : dict or None
+        How the file's hits were made from traces, if it holds such and says so.
+    has_streams : bool
+        Whether streams can be made of it.
     """
 
     format_name: ClassVar[str]
+    has_streams: ClassVar[bool] = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = run_number(path)
         self.events: list[tuple[int, str]] = []
+        self.hits_made: dict[str, Any] | None = None
 
     @abstractmethod
     def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:

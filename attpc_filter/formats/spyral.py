@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Hdf5Run, read_points, require_finite
+from attpc_filter.formats.hdf5 import Hdf5Run, pad_numbers, read_points, require_finite
 from attpc_filter.formats.run import Allocate
 
 #: Spyral's columns are x, y, z, amplitude, integral, pad, time bucket, scale; ours in their places.
@@ -27,14 +27,17 @@ class CloudRun(Hdf5Run):
         """Whether there is a group ``cloud``."""
         return isinstance(file.get("cloud"), h5py.Group)
 
-    def event_parts(self, name: str) -> list[str]:
+    @classmethod
+    def event_parts(cls, name: str) -> list[str]:
         """The cloud and its labels."""
         return [f"cloud/{name}", f"cloud/{name.replace('cloud', 'labels')}"]
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         cloud = read_points(group, name, columns=8)
         require_finite(cloud, range(8))
-        return {"points": cloud[:, _TO_POINT_COLUMNS]}
+        points = cloud[:, _TO_POINT_COLUMNS]
+        points[:, -1] = pad_numbers(points[:, -1])
+        return {"points": points}
 
 
 FORMATS = (CloudRun,)

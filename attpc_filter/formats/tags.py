@@ -6,11 +6,11 @@ the tag is a class). The file's metadata hold the contract's version, the model'
 the classes and the thresholds that were applied, all under keys that begin with ``attpc_filter.``.
 """
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,10 +54,7 @@ class TagWriter:
                 ("n_hits", pa.int32()),
                 ("reason", pa.string()),
             ],
-            {
-                f"attpc_filter.{key}": value if isinstance(value, str) else json.dumps(value)
-                for key, value in entries.items()
-            },
+            file_metadata(entries),
         )
         self.n_rows = 0
         self._classes = classes
@@ -104,21 +101,10 @@ class TagWriter:
         if held != self.n_rows:
             raise OutputError(f"{self._path}: holds {held} rows, {self.n_rows} were written")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._writer.is_open:
-            try:
-                self._writer.close()
-            except OSError:
-                if error is None:
-                    raise
+    def abort(self) -> None:
+        """Close the file as it is; the caller removes it."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
     def _flush(self) -> None:
         if not self._pending:
@@ -131,6 +117,14 @@ class TagWriter:
             raise OutputError(f"{self._path}: cannot be written: {error}") from error
         self._pending.clear()
         self._n_pending = 0
+
+
+def file_metadata(entries: dict[str, Any]) -> dict[str, str]:
+    """Entries as a Parquet file's metadata keep them: texts as they are, all else as JSON."""
+    return {
+        f"attpc_filter.{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in entries.items()
+    }
 
 
 def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
@@ -154,3 +148,28 @@ def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
     if "model_sha256" not in metadata:
         raise InputError(f"{path}: a Parquet file, but not a tag table of attpc-filter")
     return table, metadata
+
+
+def scores_of(table: pa.Table, classes: Sequence[str]) -> NDArray[np.float32]:
+    """The scores, shape (n_events, n_classes); NaN where the event was not scored."""
+    columns = [table.column(f"score_{name}").to_numpy() for name in classes]
+    scores: NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32, copy=False)
+    return scores
+
+
+def rewrite_tags(
+    path: Path,
+    table: pa.Table,
+    columns: dict[str, pa.Array],
+    metadata: dict[str, Any],
+) -> None:
+    """Write a tag table with some columns and some metadata replaced, all else as it was."""
+    for name, values in columns.items():
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(index), values)
+    held = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    table = table.replace_schema_metadata(held | file_metadata(metadata))
+    try:
+        pq.write_table(table, path, row_group_size=_ROWS_A_GROUP, compression="zstd")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error

@@ -193,7 +193,7 @@ def baseline_taps(window_scale: float) -> NDArray[np.float32]:
     return normalised
 
 
-def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[np.int32]:
+def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[np.float32]:
     """A trace less its baseline, as the peak search of ``multi`` sees it (for pictures, tests).
 
     Parameters
@@ -205,18 +205,27 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
 
     Returns
     -------
-    ndarray of int32, shape (512,)
-        Samples above the baseline [ADC].
+    ndarray of float32, shape (512,)
+        Samples above the baseline [ADC], cut to integers.
     """
     taps = baseline_taps(window_scale)
+    samples = np.empty(_N, np.float32)
+    signal = np.empty(_N, np.float32)
     base = np.empty(_N + 2 * len(taps) - 2, np.float32)
     running = np.empty(len(base) + 1, np.int32)
     smooth = np.empty(kernels.BLOCK, np.float32)
-    coarse = np.empty(kernels.BLOCK, np.int32)
-    signal = np.empty(_N, np.int32)
-    samples = np.ascontiguousarray(trace, np.int16)
-    everywhere = -kernels.LARGE
+    lows, highs = np.empty((2, _N // kernels.BLOCK), np.float32)
     kernels.subtract_baseline(
-        samples, taps, _N / window_scale, base, running, smooth, coarse, signal, everywhere
+        np.ascontiguousarray(trace, np.int16),
+        taps,
+        _N / window_scale,
+        samples,
+        base,
+        running,
+        smooth,
+        signal,
+        lows,
+        highs,
+        -kernels.LARGE,
     )
     return signal

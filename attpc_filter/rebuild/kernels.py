@@ -12,8 +12,9 @@ from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, PAD_COLUMN
 _N = N_TIME_BUCKETS
 _MAX_CANDIDATES = _N // 2
 BLOCK = 32
-_NEAR_ADC = 100000.0
-LARGE = 2**30
+#: Blocks that stay this far below the threshold by the plain average hold no peak.
+_NEAR_ADC = 25.0
+LARGE = 1.0e9
 _N_BLOCKS = _N // BLOCK
 
 
@@ -39,16 +40,16 @@ def hits_of_traces(
     used,
 ):
     """Append the hits of an event from ``used`` on; returns where the next event's begin."""
+    samples = np.empty(_N, np.float32)
     base = np.empty(_N + 2 * len(taps) - 2, np.float32)
     running = np.empty(len(base) + 1, np.int32)
     smooth = np.empty(BLOCK, np.float32)
-    coarse = np.empty(BLOCK, np.int32)
-    signal = np.empty(_N, np.int32)
+    signal = np.empty(_N, np.float32)
     peaks = np.empty(_MAX_CANDIDATES, np.int32)
     order = np.empty(_MAX_CANDIDATES, np.int32)
     keep = np.empty(_MAX_CANDIDATES, np.bool_)
-    lows = np.empty(_N_BLOCKS, np.int32)
-    highs = np.empty(_N_BLOCKS, np.int32)
+    lows = np.empty(_N_BLOCKS, np.float32)
+    highs = np.empty(_N_BLOCKS, np.float32)
     left = np.empty(_MAX_CANDIDATES, np.int32)
     right = np.empty(_MAX_CANDIDATES, np.int32)
     for row in range(traces.shape[0]):
@@ -58,7 +59,17 @@ def hits_of_traces(
         trace = traces[row, N_HARDWARE_COLUMNS:]
         if multi:
             if not subtract_baseline(
-                trace, taps, width, base, running, smooth, coarse, signal, threshold
+                trace,
+                taps,
+                width,
+                samples,
+                base,
+                running,
+                smooth,
+                signal,
+                lows,
+                highs,
+                threshold,
             ):
                 continue
             n = find_peaks(
@@ -81,7 +92,7 @@ def hits_of_traces(
             n = largest_sample(trace, threshold, signal, peaks, left, right)
         for k in range(n):
             at = peaks[k]
-            total = 0
+            total = np.float32(0.0)
             for i in range(left[k], right[k]):
                 total += abs(signal[i])
             pad_out[used] = pad
@@ -95,108 +106,119 @@ def hits_of_traces(
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
-def subtract_baseline(trace, taps, width, base, running, smooth, coarse, signal, threshold):
+def subtract_baseline(
+    trace, taps, width, samples, base, running, smooth, signal, lows, highs, threshold
+):
     """Write the trace less its baseline to ``signal``; False if nothing can exceed ``threshold``.
 
     Baseline: samples above mean + 1.5 sigma are replaced by the mean of the others, then smoothed.
-    The first and the last sample are noisy and replaced by their neighbour. Integers where Spyral's
-    arrays are integers: the filled base is int16 and the signal int32, both cut towards zero.
+    The first and the last sample are noisy and replaced by their neighbour. Cut to integers,
+    towards zero, where Spyral's arrays are integers: the mean that fills the base, and the signal.
 
     Blocks that come near the threshold are smoothed with ``taps``, as Spyral does; the others, of
     which only the lowest sample matters, with a plain average over ``width`` samples from a running
-    sum. Scratch: ``base``, the samples with ``len(taps) - 1`` more on either side; ``running``, one
-    longer; ``smooth`` and ``coarse``, a block each.
+    sum. ``lows`` and ``highs`` get the extremes of each block of the signal. Scratch: ``samples``;
+    ``base``, the samples with ``len(taps) - 1`` more on either side; ``running``, one longer;
+    ``smooth``, a block.
     """
     margin = len(taps) - 1
-    first = np.int32(trace[1])
-    last = np.int32(trace[_N - 2])
-    total = first + last
-    lowest = min(first, last)
-    highest = max(first, last)
+    centre = base[margin:]
+    for i in range(_N):
+        samples[i] = trace[i]
+    samples[0] = samples[1]
+    samples[_N - 1] = samples[_N - 2]
+    # sums of differences to one sample stay small, so that float32 holds them
+    origin = samples[0]
+    total = np.float32(0.0)
     squares = np.float32(0.0)
-    for i in range(1, _N - 1):
-        sample = np.int32(trace[i])
-        total += sample
-        lowest = min(lowest, sample)
-        highest = max(highest, sample)
-        above = np.float32(sample - first)
+    for i in range(_N):
+        above = samples[i] - origin
+        total += above
         squares += above * above
-    if highest - lowest <= threshold:  # the baseline lies between them
-        return False
-    above = np.float32(last - first)
-    squares += above * above
-    mean = total / _N
-    sigma = np.sqrt(max(squares / _N - (mean - first) * (mean - first), 0.0))
-    # samples are integers: x - mean > 1.5 sigma is x > floor(mean + 1.5 sigma)
-    cut = np.int32(np.floor(mean + 1.5 * sigma))
-    signal[0] = first
-    signal[_N - 1] = last
+    lowest = trace[1]
+    highest = trace[1]
     for i in range(1, _N - 1):
-        signal[i] = trace[i]
+        lowest = min(lowest, trace[i])
+        highest = max(highest, trace[i])
+    if np.int32(highest) - np.int32(lowest) <= threshold:  # the baseline lies between them
+        return False
+    mean = total / _N
+    sigma = np.sqrt(max(squares / _N - mean * mean, 0.0))
+    # samples are integers: x - mean > 1.5 sigma is x > floor(mean + 1.5 sigma)
+    cut = np.int32(np.floor(origin + mean + 1.5 * sigma))
     kept = np.int32(0)
     kept_total = np.int32(0)
     for i in range(_N):
-        sample = signal[i]
+        sample = np.int32(samples[i])
         below = sample <= cut
         kept += np.int32(1) if below else np.int32(0)
         kept_total += sample if below else np.int32(0)
-    filler = np.float32(np.int32(kept_total / kept)) if kept > 0 else np.float32(0.0)
-    centre = base[margin:]
+    filler = np.int32(kept_total / kept) if kept > 0 else np.int32(0)
+    whole = running[margin + 1 :]
     for i in range(_N):
-        sample = signal[i]
-        centre[i] = np.float32(sample) if sample <= cut else filler
+        sample = np.int32(samples[i])
+        sample = sample if sample <= cut else filler
+        whole[i] = sample
+        centre[i] = np.float32(sample)
     for i in range(margin):
         base[i] = base[_N + i]
         base[margin + _N + i] = base[margin + i]
-
+        running[i + 1] = running[_N + i + 1]
+        running[margin + _N + i + 1] = running[margin + i + 1]
     summed = np.int32(0)
     running[0] = summed
-    for i in range(_N + 2 * margin):
-        summed += np.int32(base[i])
-        running[i + 1] = summed
+    for i in range(1, len(running)):
+        summed += running[i]
+        running[i] = summed
     half = int((width - 1.0) / 2.0)
     fraction = np.float32((width - 1.0) / 2.0 - half)
     norm = np.float32(1.0 / width)
-    near = threshold - _NEAR_ADC
     # views, so that no index is negative: numba's check for that would stop the vectoriser
-    low = running[margin - half :]
-    high = running[margin + half + 1 :]
+    low_end = running[margin - half :]
+    high_end = running[margin + half + 1 :]
     before = base[margin - half - 1 :]
     after = base[margin + half + 1 :]
-    for start in range(0, _N, BLOCK):
-        highest = np.int32(-LARGE)
-        for i in range(start, start + BLOCK):
-            mean_of_window = (
-                np.float32(high[i] - low[i]) + fraction * (before[i] + after[i])
-            ) * norm
-            signal_here = np.int32(np.float32(signal[i]) - mean_of_window)
-            highest = max(highest, signal_here)
-            coarse[i - start] = signal_here
-        if highest <= near:
+    for i in range(_N):
+        window = np.float32(high_end[i] - low_end[i]) + fraction * (before[i] + after[i])
+        signal[i] = np.float32(np.int32(samples[i] - window * norm))
+
+    near = threshold - _NEAR_ADC
+    for block in range(_N_BLOCKS):
+        low = signal[block * BLOCK]
+        high = low
+        for i in range(block * BLOCK, block * BLOCK + BLOCK):
+            low = min(low, signal[i])
+            high = max(high, signal[i])
+        if high > near:
+            start = block * BLOCK
             for i in range(BLOCK):
-                signal[start + i] = coarse[i]
-            continue
-        for i in range(BLOCK):
-            smooth[i] = taps[0] * centre[start + i]
-        # eight taps a pass keep the sum in a register: the compiler vectorises over i
-        for k in range(1, len(taps), 8):
-            t0, t1, t2, t3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-            t4, t5, t6, t7 = taps[k + 4], taps[k + 5], taps[k + 6], taps[k + 7]
-            left = base[margin + start - k - 7 :]
-            right = base[margin + start + k :]
+                smooth[i] = taps[0] * centre[start + i]
+            # eight taps a pass keep the sum in a register: the compiler vectorises over i
+            for k in range(1, len(taps), 8):
+                t0, t1, t2, t3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
+                t4, t5, t6, t7 = taps[k + 4], taps[k + 5], taps[k + 6], taps[k + 7]
+                left = base[margin + start - k - 7 :]
+                right = base[margin + start + k :]
+                for i in range(BLOCK):
+                    smooth[i] += (
+                        t0 * (left[i + 7] + right[i])
+                        + t1 * (left[i + 6] + right[i + 1])
+                        + t2 * (left[i + 5] + right[i + 2])
+                        + t3 * (left[i + 4] + right[i + 3])
+                        + t4 * (left[i + 3] + right[i + 4])
+                        + t5 * (left[i + 2] + right[i + 5])
+                        + t6 * (left[i + 1] + right[i + 6])
+                        + t7 * (left[i] + right[i + 7])
+                    )
+            low = np.float32(LARGE)
+            high = np.float32(-LARGE)
             for i in range(BLOCK):
-                smooth[i] += (
-                    t0 * (left[i + 7] + right[i])
-                    + t1 * (left[i + 6] + right[i + 1])
-                    + t2 * (left[i + 5] + right[i + 2])
-                    + t3 * (left[i + 4] + right[i + 3])
-                    + t4 * (left[i + 3] + right[i + 4])
-                    + t5 * (left[i + 2] + right[i + 5])
-                    + t6 * (left[i + 1] + right[i + 6])
-                    + t7 * (left[i] + right[i + 7])
-                )
-        for i in range(BLOCK):
-            signal[start + i] = np.int32(np.float32(signal[start + i]) - smooth[i])
+                here = np.float32(np.int32(samples[start + i] - smooth[i]))
+                signal[start + i] = here
+                low = min(low, here)
+                high = max(high, here)
+        lows[block] = low
+        highs[block] = high
     return True
 
 
@@ -221,19 +243,11 @@ def find_peaks(
 
     Only local maxima above the threshold are looked at: lower ones can neither be kept nor, being
     lower, remove one that is. Returns the number of peaks; positions in ``peaks``, the samples from
-    ``left`` to ``right`` (excluded) make the integral.
+    ``left`` to ``right`` (excluded) make the integral. ``lows`` and ``highs`` are the extremes of
+    the signal's blocks: most blocks hold no peak, and the search for the lowest sample between a
+    peak and the next higher one goes a block at a step.
     """
     distance = np.int32(np.ceil(separation))
-    # extremes of blocks: most blocks hold no peak, and the search for the lowest sample between a
-    # peak and the next higher one goes a block at a step
-    for block in range(_N_BLOCKS):
-        low = signal[block * BLOCK]
-        high = low
-        for i in range(block * BLOCK, block * BLOCK + BLOCK):
-            low = min(low, signal[i])
-            high = max(high, signal[i])
-        lows[block] = low
-        highs[block] = high
     found = 0
     for block in range(_N_BLOCKS):
         if highs[block] <= threshold:

@@ -1,6 +1,7 @@
 """The pad plane: where each pad lies, and its corrections."""
 
 import csv
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,14 @@ class PadPlane:
     gain: NDArray[np.float32]
     time_offset: NDArray[np.float32]
     beam: NDArray[np.bool_]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all that decides what hits the pads give."""
+        digest = hashlib.sha256()
+        for column in (self.x, self.y, self.gain, self.time_offset, self.beam):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
 
 
 def load_padplane(

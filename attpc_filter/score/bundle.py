@@ -9,10 +9,11 @@ The graph has one input ``projection``, float32 (n, channels, size, size), and t
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnxruntime
 
@@ -25,6 +26,8 @@ CONTRACT_VERSION = 1
 #: Key of the contract in the ONNX file's metadata, a JSON text.
 METADATA_KEY = "attpc_filter.contract"
 
+#: Folders that an output has beside those of the classes.
+_RESERVED_NAMES = ("uncertain", "unreadable", "passthrough", "tags", "hits", "latents")
 _MODELS = Path(__file__).parents[1] / "models"
 
 
@@ -116,6 +119,11 @@ class Contract:
             raise ValueError(
                 f"a contract needs at least two classes, each with its own name: {names}"
             )
+        for name in names:
+            if not re.fullmatch(r"\w[\w.+-]*", name) or name in _RESERVED_NAMES:
+                raise ValueError(f"{name!r} cannot be the name of a class: it names a folder")
+        if contract.hits.mode not in get_args(HitSettings.__annotations__["mode"]):
+            raise ValueError(f"unknown hits mode {contract.hits.mode!r}")
         return contract
 
 

@@ -34,6 +34,8 @@ class Scorer:
     ----------
     device : str
         What the session got: ``cpu`` or ``cuda``.
+    latent_size : int
+        Numbers of a latent; 0 if the graph does not declare it.
 
     Raises
     ------
@@ -66,7 +68,9 @@ class Scorer:
             )
         self.device = "cuda" if got_cuda else "cpu"
         self.batch_size = batch_size
+        widths = {node.name: node.shape[1] for node in self._session.get_outputs()}
         self._n_classes = len(bundle.contract.classes)
+        self.latent_size = widths["latent"] if isinstance(widths["latent"], int) else 0
         self._input = np.zeros((batch_size, *bundle.contract.projection.shape), np.float32)
 
     def score(self, projections: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,17 +87,29 @@ class Scorer:
             A row an event; not finite where the graph gave no number.
         """
         scores = np.empty((len(projections), self._n_classes), np.float32)
+        self._run(projections, {"scores": scores})
+        return scores
+
+    def score_with_latent(
+        self, projections: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Score a batch of events; the latents, shape (n_events, latent_size), come with them."""
+        scores = np.empty((len(projections), self._n_classes), np.float32)
+        latents = np.empty((len(projections), self.latent_size), np.float32)
+        self._run(projections, {"scores": scores, "latent": latents})
+        return scores, latents
+
+    def _run(
+        self, projections: NDArray[np.float32], outputs: dict[str, NDArray[np.float32]]
+    ) -> None:
+        """Fill the outputs, a row an event."""
         for start in range(0, len(projections), self.batch_size):
             part = projections[start : start + self.batch_size]
+            images = part
             if len(part) < self.batch_size:
                 self._input[: len(part)] = part
                 self._input[len(part) :] = 0.0
-                part_scores = self._run(self._input)[: len(part)]
-            else:
-                part_scores = self._run(part)
-            scores[start : start + len(part)] = part_scores
-        return scores
-
-    def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        (scores,) = self._session.run(["scores"], {"projection": images})
-        return np.asarray(scores, np.float32)
+                images = self._input
+            results = self._session.run(list(outputs), {"projection": images})
+            for output, result in zip(outputs.values(), results, strict=True):
+                output[start : start + len(part)] = result[: len(part)]

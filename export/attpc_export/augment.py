@@ -6,6 +6,7 @@ sense in which tracks turn.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def augment(
     none = np.full(len(added), np.nan)
     order = np.argsort(np.concatenate([copy, added]), kind="stable")
 
-    def column(old: NDArray[np.floating], new: NDArray[np.floating]) -> NDArray[np.float32]:
+    def column(old: NDArray[Any], new: NDArray[Any]) -> NDArray[np.float32]:
         joined: NDArray[np.float32] = np.concatenate([old, new]).astype(np.float32)[order]
         return joined
 

@@ -29,8 +29,8 @@ class AutoencoderSettings:
         Numbers in the latent.
     """
 
-    filters: tuple[int, ...] = (16, 32, 64, 96)
-    extra_convolutions: tuple[int, ...] = (0, 0, 1, 1)
+    filters: tuple[int, ...] = (8, 16, 32, 64)
+    extra_convolutions: tuple[int, ...] = (0, 1, 2, 1)
     kernels: tuple[int, ...] = (5, 3, 3, 3)
     decoder_filters: tuple[int, ...] = (32, 32, 16, 8)
     latent_size: int = 64
@@ -63,9 +63,7 @@ class Autoencoder(LatentModel):
         (channels, rows, columns) of a projection.
     """
 
-    def __init__(
-        self, settings: AutoencoderSettings, image_shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, settings: AutoencoderSettings, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, size, _ = image_shape
         stages = len(settings.filters)

@@ -103,11 +103,11 @@ class AugmentSettings:
         Standard deviation of the logarithm of a factor on the charge, one an event and one a hit.
     """
 
-    pile_up: float = 0.15
+    pile_up: float = 0.2
     pile_up_class: str = "noise"
     overlay: float = 0.2
     overlay_kinds: tuple[str, ...] = ()
-    most_dropped: float = 0.1
+    most_dropped: float = 0.05
     most_random_hits: int = 40
     shift_z_mm: float = 5.0
     gain_event: float = 0.1
@@ -150,7 +150,7 @@ class FitSettings:
         The weights that are kept are a running average; each step keeps this share of it.
     """
 
-    epochs: int = 40
+    epochs: int = 50
     patience: int = 15
     batch_size: int = 128
     learning_rate: float = 2e-3

@@ -131,17 +131,13 @@ def load_events(
                     rows += [(run.number, record.event, number) for record in used]
     run_number, event_number, data_set = np.array(rows, np.int64).reshape(-1, 3).T
     joined = [table.get((int(r), int(e))) for r, e in zip(run_number, event_number, strict=True)]
-    alone = -1 - np.arange(len(joined))
     return Events(
         hits=concatenate_hits(parts),
         run=run_number,
         event=event_number,
         label=np.array([row.label if row else UNLABELLED for row in joined], np.int64),
         kind=np.array([row.kind if row else "" for row in joined], np.str_),
-        group=np.array(
-            [row.group if row and row.group >= 0 else i for row, i in zip(joined, alone, strict=True)],
-            np.int64,
-        ),
+        group=_groups_of(joined),
         data_set=data_set,
         data_sets=tuple(path.stem if path.is_file() else path.name for path in data),
     )
@@ -166,11 +162,20 @@ def run_files(path: Path) -> list[Path]:
 
 
 def hash_files(paths: Iterable[Path]) -> list[DataFile]:
-    """Take the SHA-256 of each file's contents."""
+    """Take the SHA-256 of each file's contents.
+
+    Raises
+    ------
+    UsageError
+        If a file cannot be read.
+    """
     found = []
     for path in paths:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
         found.append(DataFile(f"{path.resolve().parent.name}/{path.name}", digest))
     return found
 
@@ -258,6 +263,13 @@ class _Label:
     group: int
 
 
+def _groups_of(labels: Sequence[_Label | None]) -> NDArray[np.int64]:
+    """Group of each event; those without one get a negative number of their own."""
+    groups = [-1 if label is None else label.group for label in labels]
+    alone = -1 - np.arange(len(groups))
+    return np.where(np.array(groups, np.int64) >= 0, groups, alone)
+
+
 def _read_labels(
     paths: Sequence[Path], classes: Sequence[str], group_column: str
 ) -> dict[tuple[int, int], _Label]:
@@ -279,8 +291,10 @@ def _read_labels(
                         raise UsageError(
                             f"{where}: run {key[0]} event {key[1]} has a second, different label"
                         )
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: cannot be read: {error}") from error
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(f"{path}: not a CSV table: {error}") from error
     return table
 
 
@@ -307,4 +321,3 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
             batch = []
     if batch:
         yield batch
-

@@ -1,0 +1,308 @@
+"""Events to tags: the stages read, rebuild, score, tag, joined by bounded queues.
+
+What comes out of :func:`tag_events` is tagged; who calls it writes it down, or does not.
+"""
+
+import itertools
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attpc_filter.config import Config
+from attpc_filter.errors import InputError, UsageError
+from attpc_filter.formats import Run
+from attpc_filter.formats.run import Allocate, allocate_new
+from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
+from attpc_filter.rebuild.padplane import PadPlane, load_padplane
+from attpc_filter.rebuild.projection import project
+from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record, join_hits
+from attpc_filter.score.bundle import Bundle, Contract, load_bundle
+from attpc_filter.score.scorer import Scorer
+from attpc_filter.stages import Stages
+from attpc_filter.tag import assign_tags
+
+#: Events that go through the stream together, and that the model scores in one call.
+BATCH_EVENTS = 64
+#: Traces that a reused buffer holds (34 MB); a batch ends when its buffer is full.
+_BUFFER_TRACES = 32_768
+_N_BUFFERS = 3
+_QUEUE_BATCHES = 2
+
+
+@dataclass(slots=True)
+class Tagger:
+    """What it takes to tag the events of a run; made by :func:`load_tagger`."""
+
+    config: Config
+    bundle: Bundle
+    plane: PadPlane
+    calibration: ZCalibration
+    thresholds: list[float]
+    scorer: Scorer
+
+    @property
+    def contract(self) -> Contract:
+        """The model's contract."""
+        return self.bundle.contract
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the score columns."""
+        return [event_class.name for event_class in self.contract.classes]
+
+    def how_hits_are_made(self) -> dict[str, Any]:
+        """What decides which hits traces become; a hit store keeps it."""
+        settings = asdict(self.contract.hits)
+        del settings["min_hits"]  # says which events are scored, not what their hits are
+        return settings | {"pad_plane_sha256": self.plane.sha256}
+
+    def table_metadata(self, path: Path) -> dict[str, Any]:
+        """What the tag table of a run says about how it was made."""
+        return {
+            "contract_version": str(self.contract.version),
+            "model": self.contract.name,
+            "model_sha256": self.bundle.sha256,
+            "classes": self.classes,
+            "thresholds": dict(zip(self.classes, self.thresholds, strict=True)),
+            "min_hits": self.contract.hits.min_hits,
+            "input": str(path.resolve()),
+        }
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events on their way through the stream; each stage fills in what it makes.
+
+    Attributes
+    ----------
+    records : list of Record
+        The events; their traces and points are gone once the hits are made.
+    hits : Hits
+        Their hits.
+    origins : ndarray of uint8, shape (n_events,)
+        Where the hits come from, an :class:`attpc_filter.records.Origin` each.
+    scored : ndarray of bool, shape (n_events,)
+        Which of them the model scored.
+    scores : ndarray of float32, shape (n_events, n_classes)
+        NaN for events that were not scored.
+    latents : ndarray of float32, shape (n_events, d), or None
+        The same for the latents; None unless they are to be kept.
+    tags, reasons : list of str
+        Their tags, and why an event has no class.
+    """
+
+    records: list[Record]
+    buffer: NDArray[np.int16] | None  # holds the traces; goes back to the reader
+    hits: Hits = field(init=False)
+    origins: NDArray[np.uint8] = field(init=False)
+    scored: NDArray[np.bool_] = field(init=False)
+    projections: NDArray[np.float32] = field(init=False)  # of the events to be scored
+    scores: NDArray[np.float32] = field(init=False)
+    latents: NDArray[np.float32] | None = None
+    tags: list[str] = field(init=False)
+    reasons: list[str] = field(init=False)
+
+    @property
+    def events(self) -> NDArray[np.int64]:
+        """Event numbers, shape (n_events,)."""
+        return np.array([record.event for record in self.records], np.int64)
+
+
+def load_tagger(config: Config) -> Tagger:
+    """Load the model, the pads and all else that tagging needs.
+
+    Raises
+    ------
+    UsageError
+        If one of them cannot be had, or the options do not fit the model.
+    """
+    bundle = load_bundle(config.model)
+    contract = bundle.contract
+    classes = [event_class.name for event_class in contract.classes]
+    if unknown := set(config.thresholds) - set(classes):
+        raise UsageError(
+            f"thresholds: the model has no class {unknown.pop()!r}, it has {', '.join(classes)}"
+        )
+    thresholds = [
+        config.thresholds.get(event_class.name, event_class.threshold)
+        for event_class in contract.classes
+    ]
+    given = {
+        name: value
+        for name in ("micromegas_time_bucket", "window_time_bucket", "detector_length")
+        if (value := getattr(config, name)) is not None
+    }
+    calibration = ZCalibration(**(asdict(contract.detector) | given))
+    if calibration.micromegas_time_bucket == calibration.window_time_bucket:
+        raise UsageError("micromegas_time_bucket and window_time_bucket are equal: no drift time")
+    plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
+    scorer = Scorer(bundle, config.device, config.n_threads, BATCH_EVENTS)
+    if config.keep_latents and not scorer.latent_size:
+        raise UsageError(
+            f"keep_latents: model {bundle.path} does not declare the size of its latent"
+        )
+    _compile(contract, plane, calibration)
+    return Tagger(config, bundle, plane, calibration, thresholds, scorer)
+
+
+def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
+    """Take all events of a run through the stages, in their order; close it if you stop early.
+
+    Parameters
+    ----------
+    run : Run
+        The open run.
+    tagger : Tagger
+        Model, pads, calibration, thresholds.
+
+    Yields
+    ------
+    Batch
+        Events with hits, scores and tags.
+
+    Raises
+    ------
+    InputError
+        If the run holds hits that were not made as the model wants them.
+    """
+    _require_same_hits(run, tagger)
+    with Stages() as stages:
+        for batch in _start_stages(run, tagger, stages):
+            batch.tags, batch.reasons = assign_tags(
+                batch.scores,
+                batch.hits.counts,
+                np.array([record.passthrough for record in batch.records]),
+                [record.reason for record in batch.records],
+                tagger.classes,
+                tagger.thresholds,
+                tagger.contract.hits.min_hits,
+            )
+            yield batch
+
+
+def _compile(contract: Contract, plane: PadPlane, calibration: ZCalibration) -> None:
+    """Have the kernels compiled, or loaded from numba's cache, before the clock starts."""
+    record = Record(0, "", traces=np.zeros((1, N_TRACE_COLUMNS), np.int16))
+    project(rebuild_hits([record], plane, contract.hits, calibration), contract.projection)
+
+
+def _require_same_hits(run: Run, tagger: Tagger) -> None:
+    if run.hits_made is None:
+        return
+    wanted = tagger.how_hits_are_made()
+    differ = [name for name in wanted if run.hits_made.get(name) != wanted[name]]
+    if "pad_plane_sha256" in differ:
+        raise InputError(
+            f"{run.path}: its hits were made with another pad plane; give the pad_plane, pad_gains"
+            " and pad_time_offsets that it was made with, or the raw run"
+        )
+    if differ:
+        raise InputError(
+            f"{run.path}: its hits were made otherwise than model {tagger.contract.name} wants them"
+            " ("
+            + ", ".join(f"{name} {run.hits_made.get(name)}, not {wanted[name]}" for name in differ)
+            + "); give it the raw run"
+        )
+
+
+def _start_stages(run: Run, tagger: Tagger, stages: Stages) -> Iterable[Batch]:
+    """Start the threads of the stream; scored batches come out of it."""
+    free = stages.channel(_N_BUFFERS, np.ndarray)
+    read = stages.channel(_QUEUE_BATCHES, Batch)
+    rebuilt = stages.channel(_QUEUE_BATCHES, Batch)
+    scored = stages.channel(_QUEUE_BATCHES, Batch)
+    for _ in range(_N_BUFFERS):
+        free.put(np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16))
+
+    def reader() -> None:
+        at = 0
+        while at < len(run.events):
+            batch = _read_batch(run, at, free.get())
+            at += len(batch.records)
+            read.put(batch)
+        read.end()
+
+    def rebuilder() -> None:
+        with ThreadPoolExecutor(tagger.config.n_threads) as pool:
+            for batch in read:
+                _rebuild_batch(batch, tagger, pool)
+                assert batch.buffer is not None
+                free.put(batch.buffer)
+                batch.buffer = None
+                rebuilt.put(batch)
+        rebuilt.end()
+
+    def scorer() -> None:
+        for batch in rebuilt:
+            _score_batch(batch, tagger)
+            scored.put(batch)
+        scored.end()
+
+    for stage in (reader, rebuilder, scorer):
+        stages.start(stage.__name__, stage)
+    return scored
+
+
+def _read_batch(run: Run, at: int, buffer: NDArray[np.int16]) -> Batch:
+    """Read events from ``at`` until the batch or its buffer is full."""
+    used = 0
+
+    def allocate(rows: int) -> NDArray[np.int16]:
+        nonlocal used
+        used += rows
+        return buffer[used - rows : used] if used <= len(buffer) else allocate_new(rows)
+
+    room: Allocate = allocate
+    records: list[Record] = []
+    for event, name in run.events[at : at + BATCH_EVENTS]:
+        records.append(run.read(event, name, room))
+        if used >= len(buffer):
+            break
+    return Batch(records, buffer)
+
+
+def _rebuild_batch(batch: Batch, tagger: Tagger, pool: ThreadPoolExecutor) -> None:
+    """Rebuild hits and projections, the batch divided among the threads; frees the traces."""
+    contract = tagger.contract
+    readable = np.array([not (record.reason or record.passthrough) for record in batch.records])
+
+    def work(part: slice) -> tuple[Hits, NDArray[np.bool_], NDArray[np.float32]]:
+        hits = rebuild_hits(batch.records[part], tagger.plane, contract.hits, tagger.calibration)
+        scored = readable[part] & (hits.counts >= contract.hits.min_hits)
+        return hits, scored, project(hits, contract.projection, np.flatnonzero(scored))
+
+    batch.origins = np.array([record.origin for record in batch.records], np.uint8)
+    parts = list(pool.map(work, _slices(len(batch.records), tagger.config.n_threads)))
+    batch.hits = join_hits([hits for hits, _, _ in parts])
+    batch.scored = np.concatenate([scored for _, scored, _ in parts])
+    batch.projections = (
+        parts[0][2] if len(parts) == 1 else np.concatenate([images for _, _, images in parts])
+    )
+    for record in batch.records:
+        record.traces = record.points = None
+
+
+def _score_batch(batch: Batch, tagger: Tagger) -> None:
+    if tagger.config.keep_latents:
+        scores, latents = tagger.scorer.score_with_latent(batch.projections)
+        batch.latents = _spread(latents, batch.scored)
+    else:
+        scores = tagger.scorer.score(batch.projections)
+    batch.scores = _spread(scores, batch.scored)
+
+
+def _spread(rows: NDArray[np.float32], scored: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Rows for all events from those of the scored ones, NaN for the others."""
+    all_rows = np.full((len(scored), rows.shape[1]), np.nan, np.float32)
+    all_rows[scored] = rows
+    return all_rows
+
+
+def _slices(length: int, parts: int) -> list[slice]:
+    edges = np.linspace(0, length, min(parts, length) + 1).astype(int)
+    return [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]

@@ -1,0 +1,124 @@
+"""The command line ``attpc-export``: nothing but arguments and messages."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from attpc_export import __version__
+from attpc_filter.errors import AttpcFilterError
+
+_EXIT_ERROR = 2
+_EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, 2 on an error, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    commands = {"train": _train, "export": _export, "evaluate": _evaluate}
+    try:
+        commands[options.command](options)
+    except AttpcFilterError as error:
+        print(f"attpc-export: error: {error}", file=sys.stderr)
+        return _EXIT_ERROR
+    except KeyboardInterrupt:
+        print("attpc-export: interrupted", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attpc-export", description="Train, judge and export the models of attpc-filter."
+    )
+    parser.add_argument("--version", action="version", version=f"attpc-export {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser("train", help="train a model and its head into a run folder")
+    train.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    _add_data(train)
+    train.add_argument("--out", type=Path, required=True, metavar="RUN_FOLDER")
+    train.add_argument("--seed", type=int, help="in place of the configuration's")
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the run folder's last checkpoint"
+    )
+    _add_device(train)
+
+    export = commands.add_parser(
+        "export", help="write the bundle of a run folder, compared with PyTorch first"
+    )
+    export.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+
+    evaluate = commands.add_parser("evaluate", help="judge bundles on labelled runs")
+    evaluate.add_argument(
+        "bundle", nargs="+", help="name of a bundle that ships, or path of an ONNX file"
+    )
+    _add_data(evaluate)
+    evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the numbers too")
+    _add_device(evaluate)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="RUN|FOLDER",
+        help="run files and folders of run files, of any format that attpc-filter reads",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="CSV",
+        help="tables with the columns run, event, label, and optionally kind",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="cuda insists, auto (the default) takes CUDA where there is one",
+    )
+
+
+# Each command imports what it needs: PyTorch takes seconds, and --help should not wait for it.
+
+
+def _train(options: argparse.Namespace) -> None:
+    from attpc_export.config import load_config
+    from attpc_export.train import train
+
+    config = load_config(options.config)
+    if options.seed is not None:
+        config = replace(config, seed=options.seed)
+    train(config, options.data, options.labels, options.out, options.device, options.resume)
+    print(f"run folder: {options.out}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from attpc_export.onnx import export_bundle
+
+    bundle = export_bundle(options.run_folder, options.out)
+    print(f"bundle: {bundle} ({bundle.stat().st_size / 1e6:.2f} MB)")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from attpc_export.evaluate import describe, evaluate, write_results
+
+    results = evaluate(options.bundle, options.data, options.labels, options.device)
+    print("\n\n".join(describe(result) for result in results))
+    if options.out is not None:
+        write_results(results, options.out)
+        print(f"numbers: {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

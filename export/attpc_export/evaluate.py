@@ -1,0 +1,125 @@
+"""Judges bundles on labelled runs, through the same steps as filtering takes."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attpc_export.data import load_events, take_events
+from attpc_export.metrics import Judgement, judge, tag_scores
+from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.projection import project
+from attpc_filter.score.bundle import Bundle, load_bundle
+from attpc_filter.score.scorer import Device, Scorer
+from attpc_filter.staging import Staging
+
+_CSV_HEADER = ("bundle", "sha256", "data_set", "quantity", "class", "value")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A bundle's judgement on one data set."""
+
+    bundle: Bundle
+    data_set: str
+    judgement: Judgement
+
+
+def evaluate(
+    models: Sequence[str], data: Sequence[Path], labels: Sequence[Path], device: Device = "auto"
+) -> list[Result]:
+    """Judge bundles on labelled runs.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Names of bundles that ship, or paths of ONNX files.
+    data : sequence of Path
+        Run files, and folders of run files; each path is a data set of its own.
+    labels : sequence of Path
+        Tables of labels.
+    device : {"auto", "cpu", "cuda"}
+        Where the bundles run.
+
+    Returns
+    -------
+    list of Result
+        By bundle, then by data set. An event without a class counts as a miss.
+
+    Raises
+    ------
+    UsageError
+        If a bundle cannot be used or no event has a label.
+    """
+    results = []
+    for model in models:
+        bundle = load_bundle(model)
+        found = _evaluate_bundle(bundle, data, labels, device)
+        results += [Result(bundle, name, judgement) for name, judgement in found.items()]
+    if not results:
+        raise UsageError("--labels: none of the events of --data has a label there")
+    return results
+
+
+def describe(result: Result) -> str:
+    """Put a judgement into a few lines of text."""
+    judgement = result.judgement
+    names = [event_class.name for event_class in result.bundle.contract.classes]
+    width = max(len(name) for name in [*names, "no class"]) + 2
+    lines = [
+        f"{result.bundle.contract.name} ({result.bundle.path.name},"
+        f" sha256 {result.bundle.sha256[:12]}) on {result.data_set}:"
+        f" {judgement.n_events} labelled events",
+        f"  macro f1 {judgement.macro_f1:.4f}   "
+        + "  ".join(f"{name} {f1:.4f}" for name, f1 in judgement.f1.items()),
+        "  label \\ tag".ljust(width + 4)
+        + "".join(name.rjust(width) for name in [*names, "no class"]),
+    ]
+    for name, row in zip(names, judgement.confusion, strict=True):
+        if row.any():
+            lines.append(f"  {name}".ljust(width + 4) + "".join(str(n).rjust(width) for n in row))
+    if judgement.recall:
+        recall = "  ".join(f"{kind} {value:.3f}" for kind, value in judgement.recall.items())
+        lines.append(f"  recall by kind: {recall}")
+    return "\n".join(lines)
+
+
+def write_results(results: Sequence[Result], path: Path) -> None:
+    """Write judgements as CSV: bundle, its hash, data set, quantity, class or kind, value."""
+    with Staging() as staging:
+        with staging.path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_CSV_HEADER)
+            for result in results:
+                where = (result.bundle.contract.name, result.bundle.sha256, result.data_set)
+                writer.writerows((*where, *row) for row in _rows_of(result))
+        staging.commit()
+
+
+def _rows_of(result: Result) -> list[tuple[str, str, str]]:
+    judgement = result.judgement
+    names = [event_class.name for event_class in result.bundle.contract.classes]
+    rows = [("events", "", str(judgement.n_events)), ("macro_f1", "", f"{judgement.macro_f1:.6f}")]
+    rows += [("f1", name, f"{f1:.6f}") for name, f1 in judgement.f1.items()]
+    rows += [("recall_of_kind", kind, f"{value:.6f}") for kind, value in judgement.recall.items()]
+    for name, counts in zip(names, judgement.confusion, strict=True):
+        for tag, count in zip([*names, "no class"], counts, strict=True):
+            rows.append((f"confusion: tagged {tag}", name, str(count)))
+    return rows
+
+
+def _evaluate_bundle(
+    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: Device
+) -> dict[str, Judgement]:
+    contract = bundle.contract
+    names = [event_class.name for event_class in contract.classes]
+    events = load_events(data, labels, names, contract.hits, contract.detector)
+    scorer = Scorer(bundle, device)
+    scores = np.empty((len(events), len(names)), np.float32)
+    for start in range(0, len(events), scorer.batch_size):
+        rows = np.arange(start, min(start + scorer.batch_size, len(events)))
+        scores[rows] = scorer.score(project(take_events(events.hits, rows), contract.projection))
+    tags = tag_scores(scores, events.hits.counts, contract.classes, contract.hits)
+    return judge(events, tags, names)

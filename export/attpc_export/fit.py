@@ -1,0 +1,295 @@
+"""Finds the weights of a latent model: the loop over epochs, its checkpoints and its curves."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from attpc_export.config import FitSettings
+from attpc_export.data import UNLABELLED
+from attpc_export.model import LatentModel
+from attpc_filter.errors import UsageError
+from attpc_filter.staging import Staging
+
+CHECKPOINT_NAME = "last.pt"
+BEST_NAME = "best.pt"
+CURVES_NAME = "curves.csv"
+PICTURE_NAME = "curves.png"
+
+#: Images and labels of an epoch, by the epoch's number.
+Draw = Callable[[int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+
+_BATCH_WITHOUT_GRADIENT = 256
+_AVERAGE_WARM_UP = 10  # steps after which the running average is slow enough to be one
+
+
+class Trainee(nn.Module):
+    """A latent model with the linear head that its encoder is tuned through.
+
+    Parameters
+    ----------
+    model : LatentModel
+        The model.
+    n_classes : int
+        Classes of the head.
+    settings : FitSettings
+        How the parts of the loss are weighted.
+    """
+
+    def __init__(self, model: LatentModel, n_classes: int, settings: FitSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.dropout = nn.Dropout(settings.dropout)
+        self.head = nn.Linear(model.latent_size, n_classes)
+        self.settings = settings
+
+    def loss(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of a batch, and the logits of its events.
+
+        Parameters
+        ----------
+        images : Tensor of float32, shape (n_events, channels, size, size)
+            Projections.
+        label : Tensor of int64, shape (n_events,)
+            Classes; events without one count for the model's own loss only.
+        """
+        own_loss, latent = self.model.loss(images)
+        logits = self.head(self.dropout(latent))
+        cross_entropy = F.cross_entropy(
+            logits,
+            label,
+            ignore_index=UNLABELLED,
+            label_smoothing=self.settings.label_smoothing if self.training else 0.0,
+            reduction="sum",
+        )
+        n_labelled = (label != UNLABELLED).sum().clamp(min=1)
+        total = self.settings.reconstruction_weight * own_loss + cross_entropy / n_labelled
+        return total, logits
+
+
+def fit(
+    trainee: Trainee,
+    draw: Draw,
+    validation: tuple[NDArray[np.float32], NDArray[np.int64]],
+    seed: int,
+    device: torch.device,
+    folder: Path,
+) -> None:
+    """Train until the epochs or the patience are used up; ``trainee`` gets the best weights.
+
+    After each epoch the folder holds all that is needed to go on: if it holds a checkpoint already,
+    training continues from there, with the results that an undisturbed training would have.
+
+    Parameters
+    ----------
+    trainee : Trainee
+        On ``device``.
+    draw : callable
+        Gives the images and labels of an epoch.
+    validation : tuple of ndarray
+        Images and labels that decide which weights are the best.
+    seed : int
+        Seed of what is random besides ``draw``.
+    device : torch.device
+        Where to train.
+    folder : Path
+        Run folder.
+    """
+    settings = trainee.settings
+    loop = _Loop(trainee, device)
+    if (folder / CHECKPOINT_NAME).exists():
+        loop.resume(folder)
+        tqdm.write(f"resumed after epoch {len(loop.curves)}")
+    with ThreadPoolExecutor(1) as ahead:  # the next epoch's images are made during this one
+        images = ahead.submit(draw, len(loop.curves))
+        for epoch in range(len(loop.curves), settings.epochs):
+            if epoch - loop.best_epoch >= settings.patience:
+                tqdm.write(f"stopped: no better validation loss for {settings.patience} epochs")
+                break
+            started = time.monotonic()
+            current = images.result()
+            if epoch + 1 < settings.epochs:
+                images = ahead.submit(draw, epoch + 1)
+            torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
+            train_loss = loop.run_epoch(epoch, *current)
+            validation_loss, macro_f1 = loop.validate(*validation)
+            if not math.isfinite(validation_loss):
+                raise UsageError(
+                    f"epoch {epoch + 1}: the loss is no longer finite; lower fit.learning_rate"
+                )
+            loop.curves.append(
+                {
+                    "epoch": epoch + 1,
+                    "train_loss": train_loss,
+                    "validation_loss": validation_loss,
+                    "validation_macro_f1": macro_f1,
+                    "seconds": time.monotonic() - started,
+                }
+            )
+            loop.save(folder, validation_loss)
+            tqdm.write(_describe(loop.curves[-1], settings.epochs))
+    draw_curves(folder)
+    trainee.load_state_dict(torch.load(folder / BEST_NAME, map_location=device, weights_only=True))
+    trainee.eval()
+
+
+def learning_rate(step: int, n_steps: int, settings: FitSettings) -> float:
+    """Learning rate of a step: a linear rise, then half a cosine down to zero."""
+    rise = max(1, round(settings.warm_up * n_steps))
+    if step < rise:
+        return settings.learning_rate * (step + 1) / rise
+    done = (step - rise) / max(1, n_steps - rise)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def apply_in_batches(
+    function: Callable[[Tensor], Any], images: NDArray[np.float32], device: torch.device
+) -> list[Any]:
+    """Call a function on batches of images, without gradients."""
+    with torch.no_grad():
+        return [
+            function(torch.from_numpy(images[i : i + _BATCH_WITHOUT_GRADIENT]).to(device))
+            for i in range(0, len(images), _BATCH_WITHOUT_GRADIENT)
+        ]
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw the learning curves of a run folder."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with (folder / CURVES_NAME).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epochs = [int(row["epoch"]) for row in rows]
+    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(7, 6), layout="constrained")
+    for name in ("train_loss", "validation_loss"):
+        upper.plot(epochs, [float(row[name]) for row in rows], label=name.replace("_", " "))
+    upper.set(ylabel="loss", yscale="log")
+    upper.legend()
+    lower.plot(epochs, [float(row["validation_macro_f1"]) for row in rows])
+    lower.set(xlabel="epoch", ylabel="macro f1, validation")
+    with Staging() as staging:
+        figure.savefig(staging.path(folder / PICTURE_NAME), dpi=100, format="png")
+        staging.commit()
+    plt.close(figure)
+
+
+class _Loop:
+    """The state of a training between two epochs."""
+
+    def __init__(self, trainee: Trainee, device: torch.device) -> None:
+        self.trainee = trainee
+        self.device = device
+        self.settings = trainee.settings
+        self.optimizer = torch.optim.AdamW(
+            trainee.parameters(), weight_decay=self.settings.weight_decay
+        )
+        self.average = {k: v.detach().clone() for k, v in trainee.state_dict().items()}
+        self.best_epoch = 0
+        self.best_loss = math.inf
+        self.curves: list[dict[str, float]] = []
+
+    def run_epoch(self, epoch: int, images: NDArray[np.float32], label: NDArray[np.int64]) -> float:
+        """Take one step a batch; return the mean loss."""
+        self.trainee.train()
+        # parts of nearly equal size: a last batch of one event has no variance to normalise with
+        n_batches = math.ceil(len(label) / self.settings.batch_size)
+        order = torch.randperm(len(label)).numpy()
+        total = 0.0
+        # disable=None: a bar on a terminal, nothing elsewhere
+        bar = tqdm(
+            np.array_split(order, n_batches), desc=f"epoch {epoch + 1}", leave=False, disable=None
+        )
+        for step, rows in enumerate(bar, epoch * n_batches):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(step, self.settings.epochs * n_batches, self.settings)
+            self.optimizer.zero_grad(set_to_none=True)
+            batch = torch.from_numpy(images[rows]).to(self.device)
+            loss, _ = self.trainee.loss(batch, torch.from_numpy(label[rows]).to(self.device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self._update_average(step)
+            total += loss.item() * len(rows)
+        return total / len(label)
+
+    def validate(
+        self, images: NDArray[np.float32], label: NDArray[np.int64]
+    ) -> tuple[float, float]:
+        """Loss and macro f1 of the averaged weights."""
+        trained = {k: v.clone() for k, v in self.trainee.state_dict().items()}
+        self.trainee.load_state_dict(self.average)
+        self.trainee.eval()
+        total, logits = 0.0, []
+        with torch.no_grad():
+            for start in range(0, len(label), _BATCH_WITHOUT_GRADIENT):
+                rows = slice(start, start + _BATCH_WITHOUT_GRADIENT)
+                batch = torch.from_numpy(images[rows]).to(self.device)
+                target = torch.from_numpy(label[rows]).to(self.device)
+                loss, batch_logits = self.trainee.loss(batch, target)
+                total += loss.item() * len(target)
+                logits.append(batch_logits.cpu().numpy())
+        self.trainee.load_state_dict(trained)
+        labelled = label != UNLABELLED
+        found = np.concatenate(logits).argmax(axis=1)
+        macro_f1 = f1_score(label[labelled], found[labelled], average="macro", zero_division=0.0)
+        return total / len(label), float(macro_f1)
+
+    def save(self, folder: Path, validation_loss: float) -> None:
+        """Write the checkpoint and the curves, and the averaged weights if they are the best."""
+        with Staging() as staging:
+            if validation_loss < self.best_loss:
+                self.best_loss, self.best_epoch = validation_loss, len(self.curves)
+                torch.save(self.average, staging.path(folder / BEST_NAME))
+            state = {
+                "trainee": self.trainee.state_dict(),
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "best_epoch": self.best_epoch,
+                "best_loss": self.best_loss,
+                "curves": self.curves,
+            }
+            torch.save(state, staging.path(folder / CHECKPOINT_NAME))
+            with staging.path(folder / CURVES_NAME).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(self.curves[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in self.curves)
+            staging.commit()
+
+    def resume(self, folder: Path) -> None:
+        """Take the state from the folder's checkpoint."""
+        state = torch.load(folder / CHECKPOINT_NAME, map_location=self.device, weights_only=True)
+        self.trainee.load_state_dict(state["trainee"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
+        self.curves = state["curves"]
+
+    def _update_average(self, step: int) -> None:
+        keep = min(self.settings.average_decay, (1 + step) / (_AVERAGE_WARM_UP + step))
+        with torch.no_grad():
+            for name, value in self.trainee.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1.0 - keep)
+                else:
+                    self.average[name].copy_(value)
+
+
+def _describe(row: dict[str, float], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']:.0f} of {epochs}: loss {row['train_loss']:.4f},"
+        f" validation {row['validation_loss']:.4f}, macro f1 {row['validation_macro_f1']:.4f},"
+        f" {row['seconds']:.1f} s"
+    )

@@ -1,0 +1,218 @@
+"""From a run folder to a bundle: one ONNX file that is compared with PyTorch before it exists."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from attpc_export.config import Config, load_config
+from attpc_export.fit import BEST_NAME, Trainee
+from attpc_export.head import ScoringModel, load_head
+from attpc_export.registry import build_model
+from attpc_export.train import (
+    CONFIG_NAME,
+    DATA_NAME,
+    HEAD_NAME,
+    REFERENCE_NAME,
+    SCORES_NAME,
+    VERSIONS_NAME,
+)
+from attpc_filter.errors import OutputError, UsageError
+from attpc_filter.score.bundle import METADATA_KEY, Contract, load_bundle
+from attpc_filter.staging import Staging
+
+#: Largest difference between ONNX Runtime and PyTorch that a bundle may have.
+TOLERANCE = 1e-4
+#: Batch sizes at which the two are compared.
+BATCH_SIZES = (1, 2, 7, 64)
+
+_OPSET = 20
+
+
+def export_bundle(run_folder: Path, out: Path) -> Path:
+    """Write the bundle of a finished training.
+
+    The graph is compared with PyTorch at several batch sizes, on real images, an empty and a full
+    one, and with what the model gave at the end of its training: a bundle that differs is not
+    written.
+
+    Parameters
+    ----------
+    run_folder : Path
+        What ``attpc-export train`` wrote.
+    out : Path
+        File to write; its folder is made if needed.
+
+    Returns
+    -------
+    Path
+        ``out``.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no finished training.
+    OutputError
+        If the bundle differs from the model, or cannot be written.
+    """
+    if out.suffix != ".onnx":
+        raise UsageError(f"--out {out}: a bundle's name ends in .onnx")
+    try:
+        scoring, contract = load_run(run_folder)
+        with np.load(run_folder / REFERENCE_NAME) as arrays:
+            reference = dict(arrays)
+    except OSError as error:
+        raise UsageError(
+            f"{run_folder}: holds no finished training: {Path(error.filename or '').name}:"
+            f" {error.strerror or error}"
+        ) from error
+    except (KeyError, ValueError, RuntimeError) as error:  # torch: weights of another shape
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{run_folder}: its files do not fit together: {first}") from error
+    _require_unchanged(scoring, reference, run_folder)
+    graph = export_graph(scoring, contract)
+    try:
+        with Staging() as staging:
+            staged = staging.path(out)
+            staged.write_bytes(graph)
+            _require_equal(staged, scoring, reference["images"], out)
+            load_bundle(str(staged))
+            staging.commit()
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    return out
+
+
+def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
+    """Load the model of a finished training, with the contract of its bundle."""
+    config = load_config(run_folder / CONFIG_NAME)
+    data = _read_json(run_folder / DATA_NAME)
+    contract = _make_contract(run_folder, config, data)
+    model = build_model(config.model, contract.projection.shape)
+    trainee = Trainee(model, len(config.classes), config.fit)
+    weights = torch.load(run_folder / BEST_NAME, map_location="cpu", weights_only=True)
+    trainee.load_state_dict(weights)
+    return ScoringModel(trainee.model, load_head(run_folder / HEAD_NAME)), contract
+
+
+def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
+    """Export the fused model as ONNX, any number of events a batch, with its contract inside."""
+    example = torch.zeros(2, *contract.projection.shape)
+    # the exporter warns of what it could do were torchvision there; errors are still raised
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            scoring,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            opset_version=_OPSET,
+            input_names=["projection"],
+            output_names=["scores", "latent"],
+            dynamic_shapes={"projection": {0: torch.export.Dim("events")}},
+            verbose=False,
+        )
+    assert program is not None  # dynamo=True gives a program
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    graph: bytes = proto.SerializeToString()
+    return graph
+
+
+def largest_difference(graph: Path, scoring: ScoringModel, images: NDArray[np.float32]) -> float:
+    """Largest difference of any score or latent between ONNX Runtime and PyTorch, on the CPU.
+
+    Parameters
+    ----------
+    graph : Path
+        ONNX file.
+    scoring : ScoringModel
+        What it was made from.
+    images : ndarray of float32, shape (n_events, channels, size, size)
+        Real images; an empty and a full one are added.
+
+    Returns
+    -------
+    float
+        NaN if either gives no number.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
+    differences = [0.0]
+    for batch in _batches(images):
+        with torch.no_grad():
+            expected = scoring(torch.from_numpy(batch))
+        found = session.run(["scores", "latent"], {"projection": batch})
+        differences += [
+            float(np.abs(f - e.numpy()).max()) for f, e in zip(found, expected, strict=True)
+        ]
+    return float(np.max(differences))  # unlike max(), it keeps NaN
+
+
+def _batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    yield np.zeros_like(images[:1])
+    yield np.ones_like(images[:1])
+    pool = np.concatenate([images, np.zeros_like(images[:1]), np.ones_like(images[:1])])
+    for size in BATCH_SIZES:
+        yield np.resize(pool, (size, *images.shape[1:]))
+
+
+def _require_equal(
+    graph: Path, scoring: ScoringModel, images: NDArray[np.float32], out: Path
+) -> None:
+    difference = largest_difference(graph, scoring, images)
+    if not difference <= TOLERANCE:
+        raise OutputError(
+            f"{out}: not written: ONNX Runtime differs from PyTorch by {difference:.2g}, more than"
+            f" {TOLERANCE:g}"
+        )
+
+
+def _require_unchanged(
+    scoring: ScoringModel, reference: dict[str, NDArray[np.float32]], run_folder: Path
+) -> None:
+    with torch.no_grad():
+        scores, latent = scoring(torch.from_numpy(reference["images"]))
+    difference = max(
+        np.abs(scores.numpy() - reference["scores"]).max(),
+        np.abs(latent.numpy() - reference["latent"]).max(),
+    )
+    if not difference <= TOLERANCE:
+        raise OutputError(
+            f"{run_folder}: not exported: its model differs by {difference:.2g} from what it gave"
+            " when it was trained; its files were changed or mixed, train anew"
+        )
+
+
+def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Contract:
+    return Contract(
+        name=config.name,
+        description=config.description,
+        classes=config.classes,
+        hits=config.hits,
+        detector=config.detector,
+        projection=config.projection.with_scale(data.pop("scale")),
+        training={
+            **data,
+            "seed": config.seed,
+            "split": asdict(config.split),
+            "validation": _read_json(run_folder / SCORES_NAME),
+        },
+        versions=_read_json(run_folder / VERSIONS_NAME),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,96 @@
+"""The tag table, read back with pyarrow alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from attpc_filter.errors import InputError, OutputError
+from attpc_filter.formats.tags import TagWriter, read_tags
+
+METADATA: dict[str, Any] = {
+    "contract_version": "1",
+    "model_sha256": "ab" * 32,
+    "classes": ["proton", "noise"],
+    "thresholds": {"proton": 0.5, "noise": 0.25},
+}
+
+
+def _add(writer: TagWriter, first: int, n: int, run: int = 3) -> None:
+    events = np.arange(first, first + n)
+    scores = np.stack([events / 1e6, 1 - events / 1e6], axis=1).astype(np.float32)
+    tags = ["proton" if event % 2 else "unreadable" for event in events]
+    scored = events % 2 == 1
+    reasons = ["" if s else f"event {e} is damaged" for e, s in zip(events, scored, strict=True)]
+    writer.add(run, events, tags, scores, scored, events * 2, reasons)
+
+
+def test_rows_are_those_added(tmp_path: Path) -> None:
+    path = tmp_path / "tags.parquet"
+    writer = TagWriter(path, ["proton", "noise"], METADATA)
+    _add(writer, 10, 4)
+    _add(writer, 99, 1)
+    writer.close()
+    table = pq.read_table(path)
+    assert table.schema.field("run").type == pa.int32()
+    assert table.schema.field("event").type == pa.int64()
+    assert table.schema.field("score_proton").type == pa.float32()
+    assert table.column_names == [
+        "run", "event", "tag", "score_proton", "score_noise", "n_hits", "reason"
+    ]  # fmt: skip
+    rows = table.to_pylist()
+    assert [row["event"] for row in rows] == [10, 11, 12, 13, 99]
+    assert rows[0] == {
+        "run": 3,
+        "event": 10,
+        "tag": "unreadable",
+        "score_proton": None,
+        "score_noise": None,
+        "n_hits": 20,
+        "reason": "event 10 is damaged",
+    }
+    assert rows[1]["score_proton"] == pytest.approx(11e-6)
+    assert rows[1]["reason"] == ""
+
+
+def test_metadata_travel_with_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "tags.parquet"
+    writer = TagWriter(path, ["proton", "noise"], METADATA)
+    writer.close()
+    held = pq.read_metadata(path).metadata
+    assert held[b"attpc_filter.model_sha256"] == b"ab" * 32
+    assert held[b"attpc_filter.contract_version"] == b"1"
+    assert held[b"attpc_filter.classes"] == b'["proton", "noise"]'
+    _, metadata = read_tags(path)
+    assert metadata["model_sha256"] == "ab" * 32
+
+
+def test_many_rows_stay_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "tags.parquet"
+    writer = TagWriter(path, ["proton", "noise"], METADATA)
+    for first in range(0, 50_000, 64):
+        _add(writer, first, 64)
+    writer.close()
+    events = pq.read_table(path).column("event").to_numpy()
+    np.testing.assert_array_equal(events, np.arange(len(events)))
+    assert len(events) == writer.n_rows == 50_048
+
+
+def test_what_is_no_tag_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tags.parquet"
+    with pytest.raises(InputError, match="not a tag table"):
+        read_tags(path)
+    path.write_bytes(b"PAR1" + bytes(100))
+    with pytest.raises(InputError, match="not a tag table"):
+        read_tags(path)
+    pq.write_table(pa.table({"event": [1]}), path)
+    with pytest.raises(InputError, match="but not a tag table of attpc-filter"):
+        read_tags(path)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        TagWriter(tmp_path / "absent" / "tags.parquet", ["a", "b"], METADATA)

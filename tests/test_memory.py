@@ -1,0 +1,40 @@
+"""Memory stays flat: a run of many events needs no more than one of few."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import miniatures
+from tests.conftest import command, environment, read_manifest
+
+
+def _peak_mib(path: Path, out: Path, model: Path, streams: str) -> float:
+    """Largest resident size [MiB] of a job in a process of its own."""
+    arguments = command(
+        "run", path, "--out", out, "--model", model, "--no-picture", "--streams", streams,
+        "--threads", 2,
+    )  # fmt: skip
+    pid = os.posix_spawn(
+        arguments[0],
+        arguments,
+        environment(),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ],
+    )
+    _, status, usage = os.wait4(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert read_manifest(out)["exit_status"] == 0
+    return usage.ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("streams", ["link", "none"])
+def test_memory_is_flat(streams: str, tmp_path: Path, counter_model: Path) -> None:
+    """12,000 events of 300 traces are 3.7 GB of samples; the few are read often enough as well."""
+    few = miniatures.write_long_run(tmp_path / "run_0001.h5", 600, n_lit=300)
+    many = miniatures.write_long_run(tmp_path / "run_0002.h5", 6_000, n_lit=300)
+    small = _peak_mib(few, tmp_path / "few", counter_model, streams)
+    large = _peak_mib(many, tmp_path / "many", counter_model, streams)
+    assert large - small < 60, f"{small:.0f} MiB for 600 events, {large:.0f} for 6,000"
