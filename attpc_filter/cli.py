@@ -132,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CLASS",
         help="give only these classes; events of the others become uncertain",
     )
+    retag.add_argument(
+        "--head",
+        type=Path,
+        metavar="FILE",
+        help="new scores from the stored latents (run --keep-latents) by this head",
+    )
     retag.set_defaults(act=_retag)
 
     compare = commands.add_parser(
@@ -322,7 +328,8 @@ def _retag(options: argparse.Namespace, command: str) -> int:
     from attpc_filter.retag import Wishes, retag
 
     classes = None if options.classes is None else tuple(options.classes)
-    done = retag(options.out, Wishes(options.thresholds, options.purity, classes), command)
+    wishes = Wishes(options.thresholds, options.purity, classes, options.head)
+    done = retag(options.out, wishes, command)
     out = _console()
     table = Table("", *done.counts, box=SIMPLE)
     for column in table.columns[1:]:

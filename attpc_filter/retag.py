@@ -1,9 +1,11 @@
 """Tags derived anew from the stored scores: no raw data, no model, seconds for a million events.
 
-The new tags depend on the stored scores and on what is asked for, never on earlier re-tagging: a
-class whose threshold is not asked for has the one that ``attpc-filter run`` applied.
+The new tags depend on the stored scores and on what is asked for, never on earlier thresholds: a
+class whose threshold is not asked for has the one that ``attpc-filter run`` applied. A new head
+makes new scores of the stored latents, and these are stored in place of the old ones.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -16,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import hdf5_format
+from attpc_filter.formats.latents import read_latents
 from attpc_filter.formats.moves import Move, move_events
 from attpc_filter.formats.tags import read_tags, rewrite_tags, scores_of
 from attpc_filter.manifest import MANIFEST_NAME, RunOutcome, balance, read_manifest
@@ -40,11 +42,14 @@ class Wishes:
         Expected purity by class; see :func:`threshold_for_purity`.
     classes : tuple of str or None
         Only these classes are given, events of the others become uncertain; None: all.
+    head : Path or None
+        A new head, to be applied to the stored latents; see :func:`load_head`.
     """
 
     thresholds: dict[str, float]
     purity: dict[str, float]
     classes: tuple[str, ...] | None = None
+    head: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Retagged:
         Expected purities that were asked for.
     classes : list of str or None
         Classes that were asked for.
+    head_sha256 : str
+        SHA-256 of the new head; empty if the scores stayed.
     counts, counts_before : dict of str to int
         Events by tag, all runs together.
     changed : int
@@ -73,9 +80,47 @@ class Retagged:
     thresholds_before: dict[str, float]
     purity: dict[str, float]
     classes: list[str] | None
+    head_sha256: str
     counts: dict[str, int]
     counts_before: dict[str, int]
     changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A linear layer on the latent; the softmax of what it gives are the scores.
+
+    Attributes
+    ----------
+    weight : ndarray of float64, shape (n_classes, latent_size)
+        Weights.
+    bias : ndarray of float64, shape (n_classes,)
+        Biases.
+    sha256 : str
+        SHA-256 of its file.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    sha256: str
+
+    def scores(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores, shape (n_events, n_classes); NaN where the latent is not finite."""
+        logits = latents @ self.weight.T + self.bias
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return scores.astype(np.float32)
+
+
+@dataclass(slots=True)
+class _TagTable:
+    """A run's tag table, with the scores to tag by."""
+
+    path: Path
+    table: pa.Table
+    classes: list[str]
+    min_hits: int
+    scores: NDArray[np.float32]
 
 
 def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
@@ -110,13 +155,15 @@ def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
         raise UsageError(f"{out}: no run in it was filtered, so there is nothing to tag")
     history = manifest.setdefault("history", [])
     original = (history[0]["thresholds_before"] if history else manifest["thresholds"]) or {}
-    thresholds = _thresholds(out, entries, original, wishes)
+    head = None if wishes.head is None else load_head(wishes.head)
+    thresholds = _thresholds(out, entries, original, wishes, head)
     counts_before = dict(manifest["counts"])
     counts: Counter[str] = Counter()
     changed = 0
     with Staging() as staging:
         for entry in entries:
-            changed += _retag_run(out, entry, thresholds, wishes, manifest, staging)
+            run = _read_run(out, entry, head)
+            changed += _retag_run(out, entry, run, thresholds, wishes, head, manifest, staging)
             counts.update(entry["counts"])
         done = Retagged(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,6 +172,7 @@ def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
             thresholds_before=manifest["thresholds"],
             purity=wishes.purity,
             classes=None if wishes.classes is None else list(wishes.classes),
+            head_sha256="" if head is None else head.sha256,
             counts=dict(counts),
             counts_before=counts_before,
             changed=changed,
@@ -163,8 +211,33 @@ def threshold_for_purity(scores: NDArray[np.float32], purity: float) -> float | 
     return float(ordered[reaches[-1]]) if len(reaches) else None
 
 
+def load_head(path: Path) -> Head:
+    """Load a head: a JSON file with ``weight``, a row a class, and ``bias``, a number a class.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read or is no head.
+    """
+    try:
+        content = path.read_bytes()
+        entries = json.loads(content)
+        weight, bias = (np.array(entries[name], np.float64) for name in ("weight", "bias"))
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ValueError(f"weight of shape {weight.shape}, bias of shape {bias.shape}")
+    except OSError as error:
+        raise UsageError(f"head {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"head {path}: not a head: {error}") from error
+    return Head(weight, bias, hashlib.sha256(content).hexdigest())
+
+
 def _thresholds(
-    out: Path, entries: Sequence[dict[str, Any]], original: dict[str, float], wishes: Wishes
+    out: Path,
+    entries: Sequence[dict[str, Any]],
+    original: dict[str, float],
+    wishes: Wishes,
+    head: Head | None,
 ) -> dict[str, float]:
     """The thresholds in effect: those of the first tagging but for what is wished."""
     asked = [*wishes.thresholds, *wishes.purity, *(wishes.classes or ())]
@@ -176,13 +249,15 @@ def _thresholds(
             raise UsageError(f"{name}={number:g} is not between 0 and 1")
     if both := wishes.thresholds.keys() & wishes.purity.keys():
         raise UsageError(f"{both.pop()}: give a threshold or a purity, not both")
+    if not wishes.purity:
+        return original | wishes.thresholds
+    runs = [_read_run(out, entry, head) for entry in entries]
     found = {}
     for name, purity in wishes.purity.items():
-        tables = [_table_path(out, entry) for entry in entries]
-        scores = [scores_of(_read_column(path, name), [name])[:, 0] for path in tables]
-        threshold = threshold_for_purity(np.concatenate(scores), purity)
+        scores = np.concatenate([run.scores[:, run.classes.index(name)] for run in runs])
+        threshold = threshold_for_purity(scores, purity)
         if threshold is None:
-            highest = np.nanmax(np.concatenate([*scores, np.zeros(1, np.float32)]))
+            highest = np.nanmax(np.append(scores, np.float32(0)))
             raise UsageError(
                 f"purity {name}={purity:g}: no threshold reaches it, the highest score of"
                 f" {name} is {highest:.4f}"
@@ -191,49 +266,65 @@ def _thresholds(
     return original | wishes.thresholds | found
 
 
-def _table_path(out: Path, entry: dict[str, Any]) -> Path:
-    return out / str(entry["tag_table"])
+def _read_run(out: Path, entry: dict[str, Any], head: Head | None) -> _TagTable:
+    path = out / str(entry["tag_table"])
+    table, metadata = read_tags(path)
+    classes = json.loads(metadata["classes"])
+    if head is None:
+        scores = scores_of(table, classes)
+    elif not entry.get("latents"):
+        raise UsageError(f"{out}: a new head needs latents; filter with --keep-latents")
+    else:
+        scores = _new_scores(out / str(entry["latents"]), table, classes, head)
+    return _TagTable(path, table, classes, json.loads(metadata["min_hits"]), scores)
 
 
-def _read_column(path: Path, name: str) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=[f"score_{name}"])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: not a tag table: {error}") from error
+def _new_scores(path: Path, table: pa.Table, classes: list[str], head: Head) -> NDArray[np.float32]:
+    events, latents = read_latents(path)
+    if not np.array_equal(events, table.column("event").to_numpy()):
+        raise InputError(f"{path}: its events are not those of the tag table")
+    wanted = (len(classes), latents.shape[1])
+    if head.weight.shape != wanted:
+        raise UsageError(
+            f"the head's weight has shape {head.weight.shape}, {len(classes)} classes and latents"
+            f" of {latents.shape[1]} numbers need {wanted}"
+        )
+    return head.scores(latents)
 
 
 def _retag_run(
     out: Path,
     entry: dict[str, Any],
+    run: _TagTable,
     thresholds: dict[str, float],
     wishes: Wishes,
+    head: Head | None,
     manifest: dict[str, Any],
     staging: Staging,
 ) -> int:
     """Stage a run's new tables and streams and correct its entry; gives the events that changed."""
-    path = _table_path(out, entry)
-    table, metadata = read_tags(path)
-    classes = json.loads(metadata["classes"])
-    scores = scores_of(table, classes)
+    table, classes = run.table, run.classes
     old_tags = table.column("tag").combine_chunks()
+    not_scored = pc.is_null(table.column(f"score_{classes[0]}")).to_numpy()
     tags, reasons = assign_tags(
-        scores,
+        run.scores,
         table.column("n_hits").to_numpy(),
         _equals(old_tags, PASSTHROUGH),
-        _reading_reasons(table, old_tags, classes),
+        _reading_reasons(table, _equals(old_tags, UNREADABLE) & not_scored),
         classes,
         [thresholds[name] for name in classes],
-        json.loads(metadata["min_hits"]),
+        run.min_hits,
         wishes.classes,
     )
     new_tags, new_reasons = pa.array(tags, pa.string()), pa.array(reasons, pa.string())
     moved = np.flatnonzero(pc.not_equal(old_tags, new_tags).to_numpy(zero_copy_only=False))
-    rewrite_tags(
-        staging.path(path),
-        table,
-        {"tag": new_tags, "reason": new_reasons},
-        {"thresholds": thresholds, "only_classes": wishes.classes},
-    )
+    columns = {"tag": new_tags, "reason": new_reasons}
+    metadata: dict[str, Any] = {"thresholds": thresholds, "only_classes": wishes.classes}
+    if head is not None:
+        metadata["head_sha256"] = head.sha256
+        for name, scores in zip(classes, run.scores.T, strict=True):
+            columns[f"score_{name}"] = pa.array(scores, pa.float32(), mask=not_scored)
+    rewrite_tags(staging.path(run.path), table, columns, metadata)
 
     outcome = RunOutcome(**entry)
     counts = _count(new_tags)
@@ -272,12 +363,11 @@ def _rewrite_streams(
         outcome.streams[move.target]["events"] += 1
 
 
-def _reading_reasons(table: pa.Table, tags: pa.Array, classes: list[str]) -> list[str]:
-    """Why an event could not be read; empty if it could (it has scores then, if no finite ones)."""
+def _reading_reasons(table: pa.Table, not_read: NDArray[np.bool_]) -> list[str]:
+    """Why each event could not be read; empty if it could."""
     reasons = np.full(table.num_rows, "", object)
-    not_scored = pc.is_null(table.column(f"score_{classes[0]}")).to_numpy()
-    not_read = np.flatnonzero(_equals(tags, UNREADABLE) & not_scored)
-    reasons[not_read] = table.column("reason").take(pa.array(not_read)).to_pylist()
+    rows = np.flatnonzero(not_read)
+    reasons[rows] = table.column("reason").take(pa.array(rows)).to_pylist()
     texts: list[str] = reasons.tolist()
     return texts
 

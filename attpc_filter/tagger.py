@@ -28,8 +28,8 @@ from attpc_filter.tag import assign_tags
 
 #: Events that go through the stream together, and that the model scores in one call.
 BATCH_EVENTS = 64
-#: Traces that a reused buffer holds (34 MB); a batch ends when its buffer is full.
-_BUFFER_TRACES = 32_768
+#: Traces that a reused buffer holds (17 MB); a batch ends when its buffer is full.
+_BUFFER_TRACES = 16_384
 _N_BUFFERS = 3
 _QUEUE_BATCHES = 2
 

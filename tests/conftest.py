@@ -13,9 +13,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 from attpc_filter.cli import main
 from tests import miniatures, tiny_models
+
+# the same examples every time; HYPOTHESIS_PROFILE=search looks for new ones
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 AR46 = SHARED / "data" / "ar46"

@@ -287,11 +287,9 @@ def pad_numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
     """First value of a dataset of integers, None if it is absent or empty."""
-    try:
-        dataset = h5d.open(parent, path)
-    except KeyError:
+    if not link_exists(parent, path.decode()):
         return None
-    values = _read_array(dataset).reshape(-1)
+    values = _read_array(h5d.open(parent, path)).reshape(-1)
     return int(values[0]) if len(values) else None
 
 

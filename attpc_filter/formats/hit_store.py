@@ -222,9 +222,10 @@ class HitStoreRun(Hdf5File):
         start, stop = int(self._first_hit[index]), int(self._first_hit[index + 1])
         if start < self._block_start or stop > self._block_stop:
             last = np.searchsorted(self._first_hit, start + _BLOCK_HITS, side="right") - 1
-            self._block_start, self._block_stop = start, max(stop, int(self._first_hit[last]))
-            rows = slice(self._block_start, self._block_stop)
-            self._block = np.empty((len(_POINT_NAMES), self._block_stop - self._block_start))
-            for row, column in zip(self._block, self._columns, strict=True):
-                row[:] = column[rows]
+            end = max(stop, int(self._first_hit[last]))
+            block = np.empty((len(_POINT_NAMES), end - start))
+            for row, column in zip(block, self._columns, strict=True):
+                row[:] = column[start:end]
+            # only now: what cannot be read raises, and must not be taken for the next event's
+            self._block, self._block_start, self._block_stop = block, start, end
         return self._block[:, start - self._block_start : stop - self._block_start].T.copy()

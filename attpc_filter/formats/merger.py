@@ -25,7 +25,7 @@ import numpy as np
 from h5py import h5g
 
 from attpc_filter.formats.hdf5 import Addition, Hdf5Run, first_value, link_exists, read_traces
-from attpc_filter.formats.run import Allocate
+from attpc_filter.formats.run import Allocate, UnreadableEvent
 from attpc_filter.records import N_TRACE_COLUMNS
 
 #: First value of FRIB dataset 977, the coincidence register, of an ion-chamber downscale trigger.
@@ -146,7 +146,11 @@ class VersionedRun(Hdf5Run):
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         event = h5g.open(group, name)
-        trigger = first_value(event, b"frib_physics/977") if b"frib_physics" in event else None
+        trigger = None
+        if b"frib_physics" in event:
+            trigger = first_value(event, b"frib_physics/977")
+            if trigger is None:
+                raise UnreadableEvent("FRIB data without the coincidence register (977)")
         return _read_event(event, self.traces_path, trigger, allocate)
 
 

@@ -160,7 +160,7 @@ class TestEventsWithoutTraces:
 @pytest.mark.parametrize("layout", miniatures.WITH_FRIB)
 @pytest.mark.parametrize(
     ("register", "passthrough"),
-    [([2], True), ([2, 1], True), ([1, 2], False), ([3], False), ([0], False), ([], False)],
+    [([2], True), ([2, 1], True), ([1, 2], False), ([3], False), ([0], False)],
 )
 def test_the_first_value_of_the_register_decides(
     layout: str, register: list[int], passthrough: bool, tmp_path: Path
@@ -174,6 +174,23 @@ def test_the_first_value_of_the_register_decides(
         record = run.read(4, dict(run.events)[4])
     assert record.passthrough is passthrough
     assert record.reason == ""
+
+
+@pytest.mark.parametrize("layout", miniatures.VERSIONED)
+@pytest.mark.parametrize("register", [None, [], [np.nan]], ids=["absent", "empty", "no number"])
+def test_frib_data_without_a_register_are_not_taken_for_physics(
+    layout: str, register: list[float] | None, tmp_path: Path
+) -> None:
+    """It might be an ion-chamber trigger, and Spyral demands the register too."""
+    path = miniatures.write_run(layout, tmp_path / "run_0046.h5")
+    with h5py.File(path, "a") as file:
+        del file["events/event_12/frib_physics/977"]
+        if register is not None:
+            file["events/event_12/frib_physics/977"] = np.array(register)
+    with open_run(path) as run:
+        record = run.read(12, dict(run.events)[12])
+    assert record.reason
+    assert not record.passthrough
 
 
 @pytest.mark.parametrize("version", ["synchronizer:0.1.0", b"libattpc_merger:1.0"])

@@ -20,6 +20,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #if GENERATION >= 2024
@@ -65,8 +67,46 @@ public:
    Bool_t fIsPedestalSubtracted = false;
    std::array<Int_t, 512> fRawAdc{};
    std::array<Double_t, 512> fAdc{};
-   std::map<std::string, AtPadBase *> fPadAugments;
+   std::map<std::string, std::unique_ptr<AtPadBase>> fPadAugments;
+   AtPad() = default;
+   AtPad(const AtPad &other) : AtPadBase(other) { *this = other; }
+   AtPad &operator=(const AtPad &other) // all but the augments, which are not shared
+   {
+      std::tie(fPadNum, fSizeID, fPadCoord, fIsValid, fIsPedestalSubtracted, fRawAdc, fAdc) =
+         std::tie(other.fPadNum, other.fSizeID, other.fPadCoord, other.fIsValid, other.fIsPedestalSubtracted,
+                  other.fRawAdc, other.fAdc);
+      return *this;
+   }
    ClassDefOverride(AtPad, 3);
+};
+class AtAuxPad : public AtPad {
+public:
+   std::string fAuxName;
+   ClassDefOverride(AtAuxPad, 1);
+};
+struct AtPadReference {
+   Int_t cobo;
+   Int_t asad;
+   Int_t aget;
+   Int_t ch;
+   bool operator==(const AtPadReference &o) const
+   {
+      return std::tie(cobo, asad, aget, ch) == std::tie(o.cobo, o.asad, o.aget, o.ch);
+   }
+};
+namespace std {
+template <>
+struct hash<AtPadReference> {
+   size_t operator()(const AtPadReference &r) const { return ((r.cobo * 31 + r.asad) * 31 + r.aget) * 128 + r.ch; }
+};
+} // namespace std
+class AtGenericTrace : public AtPadBase {
+public:
+   Int_t fTraceID = 0;
+   ULong_t fSize = 0;
+   std::vector<Int_t> fRawAdc;
+   std::vector<Double_t> fAdc;
+   ClassDefOverride(AtGenericTrace, 1);
 };
 class AtPadArray : public AtPadBase {
 public:
@@ -153,13 +193,21 @@ public:
    Bool_t fIsGood = true;
    Bool_t fIsInGate = false;
    std::vector<ULong64_t> fTimestamp{1};
+#if GENERATION == 2024
+   std::map<std::string, AtAuxPad> fAuxPadMap;
+#else
    std::map<std::string, AtPad> fAuxPadMap;
+#endif
    std::string fEventName;
    ClassDefOverride(AtBaseEvent, 1);
 };
 class AtRawEvent : public AtBaseEvent {
 public:
    std::vector<std::unique_ptr<AtPad>> fPadList;
+#if GENERATION == 2024
+   std::unordered_map<AtPadReference, AtPad> fFpnMap;
+   std::vector<std::unique_ptr<AtGenericTrace>> fGTraceList;
+#endif
    std::multimap<Int_t, std::size_t> fSimMCPointMap;
    ClassDefOverride(AtRawEvent, 7);
 };
@@ -222,6 +270,9 @@ public:
 #pragma link C++ class AtBaseEvent + ;
 #endif
 #if GENERATION == 2024
+#pragma link C++ class AtAuxPad + ;
+#pragma link C++ class AtPadReference + ;
+#pragma link C++ class AtGenericTrace + ;
 #pragma link C++ class AtPadArray + ;
 #endif
 #if GENERATION != 2021

@@ -283,7 +283,8 @@ def fill_base(event, entry, index):
 
         event.fAuxPadMap.clear()
         if entry % 2:
-            event.fAuxPadMap["MCP"] = ROOT.AtPad()
+            aux = ROOT.AtAuxPad if ROOT.gROOT.GetClass("AtAuxPad") else ROOT.AtPad
+            event.fAuxPadMap["MCP"] = aux()
         event.fEventName = "named" * index
 
 
@@ -308,7 +309,7 @@ def write_generation(generation, names, out):
             helpers += "void add_pad(AtRawEvent &e, AtPad *p) { e.fPadList.emplace_back(p); }\n"
         if generation >= 2024:
             helpers += "void add_hit(AtEvent &e, AtHit *h) { e.fHitArray.emplace_back(h); }\n"
-            helpers += 'void add_augment(AtPad &p, AtPadBase *a) { p.fPadAugments["Q"] = a; }\n'
+            helpers += 'void add_augment(AtPad &p, AtPadBase *a) { p.fPadAugments["Q"].reset(a); }\n'
         ROOT.gInterpreter.Declare(helpers)
         for name in names:
             write_trees(out / f"{name}.root", **FILES[name][1])

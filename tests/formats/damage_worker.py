@@ -1,0 +1,47 @@
+"""Reads run files named on stdin and says on stdout, a JSON line a file, what came of it.
+
+A process of its own, because the HDF5 library may crash on damaged files: whoever started it sees
+after which file.
+"""
+
+import hashlib
+import json
+import sys
+import warnings
+from typing import Any
+
+from attpc_filter.errors import InputError
+from attpc_filter.formats import open_run
+from attpc_filter.records import Record
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """An event as read: the reason, or digests of what was read."""
+    held = record.traces if record.traces is not None else record.points
+    return {
+        "event": record.event,
+        "reason": record.reason,
+        "passthrough": record.passthrough,
+        "digest": None if held is None else hashlib.sha256(held.tobytes()).hexdigest(),
+    }
+
+
+def outcome(path: str) -> dict[str, Any]:
+    """What comes of reading a whole file."""
+    try:
+        with open_run(path) as run:
+            return {"records": [describe(record) for record in run.records()]}
+    except InputError as error:
+        return {"error": str(error)}
+
+
+def main() -> None:
+    """Read the files one by one."""
+    warnings.simplefilter("error")
+    for line in sys.stdin:
+        path = line.strip()
+        print(json.dumps({"path": path} | outcome(path)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

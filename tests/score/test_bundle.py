@@ -1,0 +1,57 @@
+"""The model bundle: the contract in the file, and what is in it is what is used."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+import pytest
+
+from attpc_filter.errors import UsageError
+from attpc_filter.score.bundle import Contract, load_bundle, shipped_bundles
+from tests import tiny_models
+
+
+def test_the_contract_is_read_as_it_was_written(counter_model: Path) -> None:
+    bundle = load_bundle(str(counter_model))
+    expected = tiny_models.contract()
+    found = json.loads(json.dumps(asdict(bundle.contract)))
+    assert found == expected
+    assert bundle.sha256 == hashlib.sha256(counter_model.read_bytes()).hexdigest()
+
+
+def test_a_contract_goes_to_json_and_back(counter_model: Path) -> None:
+    contract = load_bundle(str(counter_model)).contract
+    assert Contract.from_json(contract.to_json()) == contract
+
+
+@pytest.mark.parametrize("part", sorted(tiny_models.contract()))
+def test_a_contract_that_lacks_a_part(part: str, tmp_path: Path) -> None:
+    contract = tiny_models.contract()
+    del contract[part]
+    path = tiny_models.write_model(tmp_path / "model.onnx", json.dumps(contract))
+    if part in ("training", "versions"):
+        load_bundle(str(path))
+        return
+    with pytest.raises(UsageError, match="contract"):
+        load_bundle(str(path))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_bundles()))
+def test_what_ships_has_a_contract_that_its_graph_keeps(name: str) -> None:
+    bundle = load_bundle(name)
+    model = onnx.load_model_from_string(bundle.graph)
+    held = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(held[tiny_models.METADATA_KEY])["name"] == bundle.contract.name
+    (given,) = model.graph.input
+    shape = [dim.dim_value for dim in given.type.tensor_type.shape.dim][1:]
+    assert tuple(shape) == bundle.contract.projection.shape
+    assert "scores" in {output.name for output in model.graph.output}
+    used = {opset.domain for opset in model.opset_import}
+    assert used <= {"", "ai.onnx"}, "no operators of anyone's own"
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_the_default_ships() -> None:
+    assert "default" in shipped_bundles()

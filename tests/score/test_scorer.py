@@ -1,0 +1,72 @@
+"""The scorer: one fixed batch shape inside, any number of events outside."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attpc_filter.errors import UsageError
+from attpc_filter.score.bundle import load_bundle
+from attpc_filter.score.scorer import Scorer
+from tests import tiny_models
+
+
+def images_with(counts: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """An image an event, with so many lit pixels."""
+    images = np.zeros((len(counts), 1, 64, 64), np.float32)
+    for image, count in zip(images, counts, strict=True):
+        image.reshape(-1)[:count] = 0.5
+    return images
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 80), max_size=40),
+    batch_size=st.sampled_from([1, 3, 8, 64]),
+)
+def test_scores_do_not_depend_on_the_batch(
+    counts: list[int], batch_size: int, counter_model: Path
+) -> None:
+    scorer = Scorer(load_bundle(str(counter_model)), "cpu", batch_size=batch_size)
+    scores = scorer.score(images_with(counts))
+    assert scores.shape == (len(counts), 3)
+    assert scores.dtype == np.float32
+    for count, row in zip(counts, scores, strict=True):
+        np.testing.assert_allclose(row, tiny_models.scores_of(count), atol=1e-6)
+
+
+def test_what_the_graph_makes_of_one_event_is_not_seen_by_the_next(tmp_path: Path) -> None:
+    """NaN for one event of a batch leaves the others' scores as they are."""
+    model = tiny_models.write_model(tmp_path / "nan.onnx", nan_above=40)
+    scorer = Scorer(load_bundle(str(model)), "cpu", batch_size=4)
+    scores = scorer.score(images_with([10, 60, 30, 41, 30, 10, 60]))
+    finite = np.isfinite(scores).all(axis=1)
+    assert finite.tolist() == [True, False, True, False, True, True, False]
+    np.testing.assert_allclose(scores[4], tiny_models.scores_of(30), atol=1e-6)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this machine's ONNX Runtime has CUDA",
+)
+def test_without_cuda(counter_model: Path) -> None:
+    bundle = load_bundle(str(counter_model))
+    with pytest.raises(UsageError, match="--device cpu"):
+        Scorer(bundle, "cuda")
+    assert Scorer(bundle, "auto").device == "cpu"
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="needs a GPU and onnxruntime-gpu",
+)
+def test_with_cuda(counter_model: Path) -> None:
+    bundle = load_bundle(str(counter_model))
+    counts = [0, 10, 20, 30, 60, 80]
+    scorer = Scorer(bundle, "cuda")
+    assert scorer.device == "cuda"
+    on_cpu = Scorer(bundle, "cpu").score(images_with(counts))
+    np.testing.assert_allclose(scorer.score(images_with(counts)), on_cpu, atol=1e-4)

@@ -1,0 +1,104 @@
+"""Scores to tags, against the rules written out one by one."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attpc_filter.tag import assign_tags
+
+CLASSES = ["proton", "carbon", "noise"]
+
+scores_of_event = st.lists(
+    st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.25, 0.5, 1.0, math.nan, math.inf])),
+    min_size=3,
+    max_size=3,
+)
+
+
+def tag_by_rules(
+    scores: list[float], n_hits: int, trigger: bool, reason: str, thresholds: list[float]
+) -> str:
+    """The tag of one event, as the documentation says it."""
+    if reason:
+        return "unreadable"
+    if trigger:
+        return "passthrough"
+    if n_hits < 5:
+        return "uncertain"
+    if not all(map(math.isfinite, scores)):
+        return "unreadable"
+    reached = [
+        (score, -index)
+        for index, (score, threshold) in enumerate(zip(scores, thresholds, strict=True))
+        if score >= np.float32(threshold)
+    ]
+    return CLASSES[-max(reached)[1]] if reached else "uncertain"
+
+
+@given(
+    events=st.lists(
+        st.tuples(
+            scores_of_event,
+            st.integers(0, 10),
+            st.booleans(),
+            st.sampled_from(["", "", "", "damaged"]),
+        ),
+        max_size=12,
+    ),
+    thresholds=st.lists(
+        st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.0])),
+        min_size=3,
+        max_size=3,
+    ),
+)
+def test_the_rules(
+    events: list[tuple[list[float], int, bool, str]], thresholds: list[float]
+) -> None:
+    scores = np.array([event[0] for event in events], np.float32).reshape(-1, 3)
+    reasons = [event[3] for event in events]
+    tags, why = assign_tags(
+        scores,
+        np.array([event[1] for event in events], np.int64),
+        np.array([event[2] for event in events], np.bool_),
+        reasons,
+        CLASSES,
+        thresholds,
+        min_hits=5,
+    )
+    assert tags == [tag_by_rules(*event, thresholds) for event in events]
+    for tag, reason, given_reason in zip(tags, why, reasons, strict=True):
+        assert (reason == "") == (tag in CLASSES)
+        if given_reason:
+            assert reason == given_reason
+    assert [len(tags), len(why)] == [len(events)] * 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "thresholds", "tag"),
+    [
+        ([0.6, 0.4, 0.0], [0.5, 0.5, 0.5], "proton"),
+        ([0.6, 0.4, 0.0], [0.7, 0.3, 0.5], "carbon"),
+        ([0.6, 0.4, 0.0], [0.7, 0.5, 0.5], "uncertain"),
+        ([0.5, 0.25, 0.25], [0.5, 0.5, 0.5], "proton"),
+        ([0.7, 0.2, 0.1], [0.7, 0.5, 0.5], "proton"),  # 0.7 as float32 is less than 0.7
+        ([0.0, 0.0, 1.0], [0.0, 0.0, 0.0], "noise"),
+        ([0.9, math.nan, 0.1], [0.5, 0.5, 0.5], "unreadable"),
+        ([math.inf, 0.0, 0.0], [0.5, 0.5, 0.5], "unreadable"),
+    ],
+)
+def test_cases(scores: list[float], thresholds: list[float], tag: str) -> None:
+    (found,), (why,) = assign_tags(
+        np.array([scores], np.float32),
+        np.array([9]),
+        np.array([False]),
+        [""],
+        CLASSES,
+        thresholds,
+        5,
+    )
+    assert found == tag
+    if tag == "unreadable":
+        assert "not finite" in why
