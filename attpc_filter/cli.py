@@ -25,6 +25,8 @@ _EXIT_CODES = (
     "exit codes: 0 clean, 1 events unreadable under --strict, 2 bad usage or input, 130 interrupted"
 )
 _MOST_REASONS = 10
+#: Ctrl-C, and what Slurm sends before the end.
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 #: Width of what is printed where no terminal says its own.
 _PLAIN_WIDTH = 110
 
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
+        for number in _INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
         errors.print("attpc-filter: interrupted; runs that were complete are kept", markup=False)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
@@ -209,9 +213,12 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from attpc_filter.progress import Display, summary_table
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        # while one interrupt is obeyed, another would leave the clean-up half done
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)  # what Slurm sends before the end
+    for number in _INTERRUPTS:
+        signal.signal(number, interrupt)
     known = {option.name for option in fields(Config)}
     given = {name: value for name, value in vars(options).items() if name in known}
     config = make_config(options.config, given)

@@ -143,7 +143,7 @@ def _checked(name: str, value: Any) -> Any:
             if all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers):
                 return {str(key): float(number) for key, number in value.items()}
         raise UsageError(f"{name}: {value!r} is not a table of numbers by class")
-    if kind is Path and isinstance(value, str | Path):
+    if kind is Path and isinstance(value, str | Path) and value != "":
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -13,5 +13,9 @@ class InputError(AttpcFilterError):
     """A run file that cannot be opened or is not a run: the other runs go on."""
 
 
+class EmptyRunError(InputError):
+    """A run file of a known format without a single event."""
+
+
 class OutputError(AttpcFilterError):
     """A stream, tag table or manifest that cannot be written."""

@@ -32,7 +32,7 @@ from attpc_filter.manifest import (
     package_versions,
     write_manifest,
 )
-from attpc_filter.staging import Staging
+from attpc_filter.staging import Staging, interrupts_deferred
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
 from attpc_filter.tagger import Batch, Tagger, load_tagger, tag_events
 
@@ -121,9 +121,8 @@ def run_job(
     status: int | None = None
     try:
         for path in paths:
-            outcome = _filter_run_safely(path, job, observer)
-            outcomes.append(outcome)
-            observer.run_finished(outcome)
+            _filter_run_safely(path, job, observer, outcomes)
+            observer.run_finished(outcomes[-1])
             _write_manifest(job, description, outcomes, None)
         failed = any(outcome.error for outcome in outcomes)
         unreadable = any(outcome.counts.get(UNREADABLE) for outcome in outcomes)
@@ -215,21 +214,23 @@ def _describe_job(job: Job, command: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ a run
 
 
-def _filter_run_safely(path: Path, job: Job, observer: Observer) -> RunOutcome:
-    outcome = RunOutcome(str(path))
+def _filter_run_safely(
+    path: Path, job: Job, observer: Observer, outcomes: list[RunOutcome]
+) -> None:
+    """Filter a run and append what became of it, whatever that is."""
     try:
-        _filter_run(path, job, observer, outcome)
+        _filter_run(path, job, observer, outcomes)
     except AttpcFilterError as error:
-        outcome = RunOutcome(str(path), run=outcome.run, format=outcome.format, error=str(error))
+        outcomes.append(RunOutcome(str(path), error=str(error)))
     except Exception as error:  # noqa: BLE001  one bad run must not end those that follow
         traceback.print_exc()
         text = f"{path}: unexpected {type(error).__name__}: {error}; please report it"
-        outcome = RunOutcome(str(path), run=outcome.run, format=outcome.format, error=text)
-    return outcome
+        outcomes.append(RunOutcome(str(path), error=text))
 
 
-def _filter_run(path: Path, job: Job, observer: Observer, outcome: RunOutcome) -> None:
+def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutcome]) -> None:
     started = time.perf_counter()
+    outcome = RunOutcome(str(path))
     classes = job.tagger.classes
     with open_run(path) as run, Staging() as staging:
         n_bytes = path.stat().st_size
@@ -263,11 +264,13 @@ def _filter_run(path: Path, job: Job, observer: Observer, outcome: RunOutcome) -
         outcome.reasons = dict(reasons.most_common())
         writer.report(outcome)
         balance(outcome, classes, writer.tags.n_rows)
-        staging.commit()
-    _remove_former_output(job, set(writer.files.values()))
-    outcome.seconds = round(time.perf_counter() - started, 3)
-    outcome.events_per_s = round(outcome.n_events / outcome.seconds, 1)
-    outcome.mb_per_s = round(n_bytes / outcome.seconds / 1e6, 1)
+        with interrupts_deferred():  # what is committed is in the books
+            staging.commit()
+            _remove_former_output(job, set(writer.files.values()))
+            outcome.seconds = round(time.perf_counter() - started, 3)
+            outcome.events_per_s = round(outcome.n_events / outcome.seconds, 1)
+            outcome.mb_per_s = round(n_bytes / outcome.seconds / 1e6, 1)
+            outcomes.append(outcome)
 
 
 class _RunWriter:

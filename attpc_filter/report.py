@@ -15,6 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from attpc_filter.compare import Compared
+from attpc_filter.errors import OutputError
 from attpc_filter.formats.tags import read_tags, scores_of
 from attpc_filter.manifest import RunOutcome
 from attpc_filter.pipeline import Example, Job
@@ -234,7 +235,11 @@ def _draw_traces(axes: Axes, traces: NDArray[np.int16]) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with Staging() as staging:
-        figure.savefig(staging.path(path), format="png", dpi=110)
-        staging.commit()
-    plt.close(figure)
+    try:
+        with Staging() as staging:
+            figure.savefig(staging.path(path), format="png", dpi=110)
+            staging.commit()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        plt.close(figure)

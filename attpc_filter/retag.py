@@ -350,14 +350,14 @@ def _retag_run(
 def _rewrite_streams(
     out: Path, outcome: RunOutcome, moves: list[Move], mode: Any, staging: Staging
 ) -> None:
+    paths = {label: out / str(stream["path"]) for label, stream in outcome.streams.items()}
     kind = hdf5_format(outcome.format)
     if kind is None:
-        raise UsageError(
-            f"{out}: streams of {outcome.format} cannot be rewritten without their run; filter"
-            f" {outcome.input} again with --thresholds, or with --streams none to have tags only"
-        )
-    paths = {label: out / str(stream["path"]) for label, stream in outcome.streams.items()}
-    move_events(kind, paths, mode, moves, staging.path)
+        from attpc_filter.formats.root_moves import move_root_events  # uproot takes long to import
+
+        move_root_events(paths, moves, staging.path)
+    else:
+        move_events(kind, paths, mode, moves, staging.path)
     for move in moves:
         outcome.streams[move.source]["events"] -= 1
         outcome.streams[move.target]["events"] += 1

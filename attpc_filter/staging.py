@@ -38,7 +38,7 @@ class Staging:
     def commit(self) -> None:
         """Sync all files and give them their final names; an interrupt waits until that is done."""
         try:
-            with _interrupts_deferred():
+            with interrupts_deferred():
                 for staged in self._files:
                     _sync(staged)
                 for staged, final in self._files.items():
@@ -58,14 +58,14 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _interrupts_deferred():
+        with interrupts_deferred():
             for staged in self._files:
                 staged.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that it is complete or absent; an interrupt waits until that is done."""
-    with _interrupts_deferred(), Staging() as staging:
+    with interrupts_deferred(), Staging() as staging:
         try:
             staging.path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -82,7 +82,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM act only after the block (in the main thread, which gets them)."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -194,6 +194,8 @@ class Storage:
 
     traces_dtype: Any = np.int16
     options: dict[str, Any] = field(default_factory=dict)
+    #: ``latest`` has checksums of all metadata, ``earliest`` (what the merger writes) has none.
+    libver: str = "earliest"
 
     def write(self, group: h5py.Group, name: str, data: NDArray[Any]) -> h5py.Dataset:
         """Write a dataset; compression and chunks only where there is something to store."""
@@ -259,7 +261,7 @@ def write_pytpc_get(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """``get/N``, and nothing else."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         group = file.create_group("get")
         for event in chosen:
             storage.write(group, str(event.number), event.traces)
@@ -269,7 +271,7 @@ def write_merger_legacy(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """attpc_merger before it had versions; a crashed one leaves no ``meta/meta``."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         get, meta = file.create_group("get"), file.create_group("meta")
         evt, scaler = file.create_group("frib/evt"), file.create_group("frib/scaler")
         meta["cobo0asad0_length"] = np.array([1_000_000, 2], np.uint64)
@@ -301,7 +303,7 @@ def write_merger_legacy(
 def write_merger_1(path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool) -> None:
     """attpc_merger 1.0."""
     version = "libattpc_merger:1.0"
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         group = _versioned_events(file, version, chosen, crashed)
         _write_scalers(file, version)
         for event in chosen:
@@ -314,7 +316,7 @@ def write_merger_1(path: Path, chosen: Sequence[SimEvent], storage: Storage, cra
 def write_merger_2(path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool) -> None:
     """attpc_merger 2.0, exactly as it writes."""
     version = "libattpc_merger:2.0"
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         group = _versioned_events(file, version, chosen, crashed)
         _write_scalers(file, version)
         for event in chosen:
@@ -344,7 +346,7 @@ def write_harmonizer(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """harmonizer 0.1.0."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         group = _versioned_events(file, "harmonizer:0.1.0", chosen, crashed)
         for event in chosen:
             made = group.create_group(f"event_{event.number}")
@@ -359,7 +361,7 @@ def write_spyral_cloud(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """Spyral's point clouds, with attpc_engine's labels."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         cloud = file.create_group("cloud")
         cloud.attrs["min_event"] = chosen[0].number
         cloud.attrs["max_event"] = chosen[-1].number
@@ -377,7 +379,7 @@ def write_pytpc_clean(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """pytpc's cleaned hits: x, y, time bucket, charge, pad, neighbours, distance to the line."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         group = file.create_group("clean")
         for event in chosen:
             x, y, _, charge, _, pad, time_bucket, _ = event.points.T
@@ -402,7 +404,7 @@ def write_attpcroot_hits(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """ATTPCROOT's hits: ``Event_[N]/HitArray``."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         for event in chosen:
             storage.write(
                 file.create_group(f"Event_[{event.number}]"), "HitArray", hit_table(event)
@@ -413,7 +415,7 @@ def write_attpcroot_hits_old(
     path: Path, chosen: Sequence[SimEvent], storage: Storage, crashed: bool
 ) -> None:
     """Older files: the table ``Event_[N]`` itself."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=storage.libver) as file:
         for event in chosen:
             storage.write(file, f"Event_[{event.number}]", hit_table(event))
 

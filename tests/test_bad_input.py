@@ -33,7 +33,7 @@ BAD = {
     "run_0006.h5": "no known event format",
     "run_0007.h5": "libattpc_merger:3.0",
     "run_0008.h5": "HDF5",
-    "run_0009.root": "not an HDF5 file",
+    "run_0009.root": "not closed properly",
 }
 GOOD = ("run_0101.h5", "run_0104.h5", "run_0999.h5")
 

@@ -122,7 +122,6 @@ def test_files_that_may_not_grow(
     check_what_is_left(ended, out, runs)
 
 
-@pytest.mark.xfail(strict=True, reason="report.draw_summary: its OSError reaches the user raw")
 def test_no_room_for_the_picture(
     tmp_path: Path, cli: Cli, counter_model: Path, miniature: Callable[[str], Path]
 ) -> None:

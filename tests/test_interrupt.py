@@ -143,9 +143,6 @@ def test_at_any_time(runs: list[Path], tmp_path: Path, counter_model: Path) -> N
             assert path.name not in listed or of_run == whole
 
 
-@pytest.mark.xfail(
-    strict=True, reason="cli.main: a second signal while the first is obeyed ends in a traceback"
-)
 def test_impatient(runs: list[Path], tmp_path: Path, counter_model: Path) -> None:
     """SIGTERM again and again until it is gone."""
     out = tmp_path / "out"
@@ -200,9 +197,6 @@ class TestDuringCommit:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
-    @pytest.mark.xfail(
-        strict=True, reason="pipeline.run_job: a run that is committed then is not in the manifest"
-    )
     @pytest.mark.parametrize("nth", [1, 3, 6])
     def test_no_run_is_half_committed(
         self,

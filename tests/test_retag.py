@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from attpc_filter.cli import main
 from attpc_filter.retag import threshold_for_purity
 from attpc_filter.tag import assign_tags
-from tests import miniatures
+from tests import miniatures, tiny_models
 from tests.compare import file_content
 from tests.conftest import files_below, read_manifest, read_tag_table
 
@@ -342,6 +342,34 @@ def test_a_head_without_latents(
     head.write_text(json.dumps({"weight": [[0.0]] * 3, "bias": [0, 0, 0]}))
     assert retag(job.folder / "first", "--head", head) == 2
     assert "--keep-latents" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["link", "copy"])
+def test_streams_of_a_root_run(mode: str, tmp_path: Path) -> None:
+    uproot = pytest.importorskip("uproot")
+    raw = Path(__file__).parent / "data" / "attpcroot" / "single.root"
+    run = tmp_path / "raw" / "run_0001.root"
+    run.parent.mkdir()
+    shutil.copyfile(raw, run)
+    hits = tiny_models.contract()["hits"] | {"min_hits": 1}
+    model = tiny_models.write_model(
+        tmp_path / "m.onnx", json.dumps(tiny_models.contract(hits=hits))
+    )
+    options = ["--model", str(model), "--streams", mode, "--no-picture"]
+    wishes = ["--thresholds", "noise=0.99999"]
+    for out, more in (("out", []), ("wanted", wishes)):
+        assert main(["run", str(run), "--out", str(tmp_path / out), *options, *more]) == 0
+    first = read_tag_table(tmp_path / "out" / "tags" / "run_0001.parquet")
+    assert retag(tmp_path / "out", *wishes) == 0
+    tags = {folder: tmp_path / folder / "tags" / "run_0001.parquet" for folder in ("out", "wanted")}
+    assert read_tag_table(tags["out"]) == read_tag_table(tags["wanted"]) != first
+    for stream in STREAMS:
+        rows = []
+        for folder in ("out", "wanted"):
+            with uproot.open(tmp_path / folder / stream / "run_0001.root") as file:
+                (tree,) = (key for key in file.values() if hasattr(key, "arrays"))
+                rows.append(tree.arrays().to_list())
+        assert rows[0] == rows[1]
 
 
 def test_tags_only(tmp_path: Path, counter_model: Path) -> None:

@@ -12,7 +12,9 @@ from attpc_filter.tag import assign_tags
 CLASSES = ["proton", "carbon", "noise"]
 
 scores_of_event = st.lists(
-    st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.25, 0.5, 1.0, math.nan, math.inf])),
+    st.one_of(
+        st.floats(0, 1, width=32), st.sampled_from([0.0, 0.25, 0.5, 1.0, math.nan, math.inf])
+    ),
     min_size=3,
     max_size=3,
 )

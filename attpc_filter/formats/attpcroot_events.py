@@ -325,9 +325,10 @@ class ListFinder:
         return any(e.name in self.names and "*" not in e.type_name for e in elements)
 
     def _info(self, name: str, version: int) -> ClassInfo:
+        info = self.classes.get(name, version)
         if not self.classes.derives_from(name, self._item_class):
             raise LayoutError(f"{name} version {version} is no {self._item_class}")
-        return self.classes.get(name, version)
+        return info
 
     def _require(self, condition: bool, why: str) -> None:
         if not condition:

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Hdf5Run, require_finite
+from attpc_filter.formats.hdf5 import Hdf5Run, read_array, require_finite
 from attpc_filter.formats.run import Allocate, UnreadableEvent
 
 _COLUMNS = ("x", "y", "z", "t", "A")
@@ -40,7 +40,7 @@ class HitRun(Hdf5Run):
             raise UnreadableEvent(
                 f"hits of type {table.dtype}, expected a table with x, y, z, t, A"
             )
-        hits = table[()].reshape(-1)
+        hits = read_array(table.id).reshape(-1)
         columns = []
         for column in _COLUMNS:
             known = [n for n in _OTHER_NAMES.get(column, (column,)) if n in names]

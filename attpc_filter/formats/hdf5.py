@@ -1,6 +1,7 @@
 """What the HDF5 formats share: opening, reading a matrix, linking and copying events."""
 
 import contextlib
+import math
 import os
 import re
 from abc import abstractmethod
@@ -14,7 +15,7 @@ from h5py import h5, h5a, h5d, h5g, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from attpc_filter import __version__
-from attpc_filter.errors import InputError, OutputError
+from attpc_filter.errors import EmptyRunError, InputError, OutputError
 from attpc_filter.formats.run import (
     Allocate,
     Run,
@@ -30,7 +31,14 @@ HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 
 #: More rows than this are no event but a damaged header (the pad plane has 10,240 pads).
 _MOST_ROWS = 100_000
+_MOST_BYTES = 1 << 30
+_PLAIN_FLOATS = (
+    *(h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE),
+    *(h5t.IEEE_F16BE, h5t.IEEE_F32BE, h5t.IEEE_F64BE),
+)
 _CHUNK_BYTES = 1 << 20
+#: A global heap collection of version 1: signature, version, its size.
+_HEAP = re.compile(rb"GCOL\x01\0\0\0(.{8})", re.DOTALL)
 _LARGE_CACHE_BYTES = 120 << 20
 _SHALLOW = h5p.create(h5p.OBJECT_COPY)
 _SHALLOW.set_copy_object(h5o.COPY_SHALLOW_HIERARCHY_FLAG)
@@ -121,7 +129,8 @@ class Hdf5Run(Hdf5File):
     def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:
         """Read one event; if it cannot be read, the record says why."""
         try:
-            return Record(event, name, **self._read(self._group, name.encode(), allocate))
+            with np.errstate(all="ignore"):  # what is no number is looked for, not warned of
+                return Record(event, name, **self._read(self._group, name.encode(), allocate))
         except UnreadableEvent as error:
             return Record(event, name, reason=str(error))
         except HDF5_ERRORS as error:
@@ -146,7 +155,7 @@ def open_hdf5_run(path: Path, formats: Sequence[type[Hdf5File]]) -> Run:
             if kind.recognise(file):
                 run = kind(path, file)
                 if not run.events:
-                    raise InputError(f"{path}: {run.format_name} without a single event")
+                    raise EmptyRunError(f"{path}: {run.format_name} without a single event")
                 return run
         raise InputError(
             f"{path}: no known event format; it holds {_names(file)}. Known are: "
@@ -162,6 +171,7 @@ def open_hdf5_run(path: Path, formats: Sequence[type[Hdf5File]]) -> Run:
 
 def _open_file(path: Path) -> h5py.File:
     try:
+        _require_ending_heaps(path)
         # best-effort: parallel file systems without locks refuse nothing
         return h5py.File(path, "r", locking="best-effort")
     except HDF5_ERRORS as error:
@@ -180,6 +190,25 @@ def _open_file(path: Path) -> h5py.File:
         if "signature" in text:
             raise InputError(f"{path}: not an HDF5 file") from error
         raise InputError(f"{path}: HDF5 cannot open it: {text}") from error
+
+
+def _require_ending_heaps(path: Path) -> None:
+    """Refuse a file one of whose heaps of texts would keep HDF5 (2.0) in a loop for ever.
+
+    A heap is walked object by object; free space in it that has lost its size is never passed.
+    Programs write their heaps, of version texts and the like, at the beginning of a file.
+    """
+    with open(path, "rb") as file:
+        head = file.read(1 << 20)
+    for found in _HEAP.finditer(head):
+        stop = found.start() + int.from_bytes(found.group(1), "little")
+        at = found.end()
+        while at + 16 <= min(stop, len(head)):
+            index = int.from_bytes(head[at : at + 2], "little")
+            size = int.from_bytes(head[at + 8 : at + 16], "little")
+            if index == 0 and size == 0:
+                raise InputError(f"{path}: damaged: a heap of texts has no end")
+            at += size if index == 0 else 16 + -(-size // 8) * 8
 
 
 @contextlib.contextmanager
@@ -245,7 +274,7 @@ def read_traces(parent: h5g.GroupID, path: bytes, allocate: Allocate) -> NDArray
         if shape[0]:
             dataset.read(h5s.ALL, h5s.ALL, traces, h5t.NATIVE_INT16)
         return traces
-    wide = _read_array(dataset)
+    wide = read_array(dataset)
     if wide.dtype.kind not in "iuf":
         raise UnreadableEvent(f"trace matrix of {wide.dtype}, expected integers")
     if wide.dtype.kind == "f" and not np.isfinite(wide).all():
@@ -267,7 +296,7 @@ def read_points(parent: h5g.GroupID, path: bytes, columns: int) -> NDArray[np.fl
     """
     dataset = h5d.open(parent, path)
     _checked_shape(dataset, "point cloud", columns, or_more=True)
-    points = _read_array(dataset)
+    points = read_array(dataset)
     if points.dtype.kind not in "iuf":
         raise UnreadableEvent(f"point cloud of {points.dtype}, expected numbers")
     return points.astype(np.float64, copy=False)
@@ -289,7 +318,7 @@ def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
     """First value of a dataset of integers, None if it is absent or empty."""
     if not link_exists(parent, path.decode()):
         return None
-    values = _read_array(h5d.open(parent, path)).reshape(-1)
+    values = read_array(h5d.open(parent, path)).reshape(-1)
     return int(values[0]) if len(values) else None
 
 
@@ -305,11 +334,39 @@ def _checked_shape(
     return shape
 
 
-def _read_array(dataset: h5d.DatasetID) -> NDArray[Any]:
+def read_array(dataset: h5d.DatasetID) -> NDArray[Any]:
+    """Read a whole dataset.
+
+    Raises
+    ------
+    UnreadableEvent
+        If its header claims what no event holds: HDF5 would take it at its word.
+    """
+    if not _is_sound(dataset.get_type()):
+        raise UnreadableEvent(f"numbers of a strange type ({dataset.dtype}): a damaged header")
+    n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if n_bytes > _MOST_BYTES:
+        raise UnreadableEvent(f"a dataset claims {n_bytes / 1e9:,.1f} GB: a damaged header")
     values = np.empty(dataset.shape, dataset.dtype)
     if values.size:
         dataset.read(h5s.ALL, h5s.ALL, values)
     return values
+
+
+def _is_sound(kind: h5t.TypeID) -> bool:
+    """Whether the numbers of a type are those that programs write, and lie within their row."""
+    if isinstance(kind, h5t.TypeCompoundID):
+        members = range(kind.get_nmembers())
+        parts = [(kind.get_member_offset(i), kind.get_member_type(i)) for i in members]
+        return all(
+            offset + part.get_size() <= kind.get_size() and _is_sound(part)
+            for offset, part in parts
+        )
+    if kind.get_class() == h5t.FLOAT:
+        return any(kind.equal(plain) for plain in _PLAIN_FLOATS)
+    if kind.get_class() == h5t.INTEGER:
+        return bool(kind.get_precision() == 8 * kind.get_size() and kind.get_offset() == 0)
+    return True
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -577,5 +634,6 @@ def _copy_dataset(dataset: h5d.DatasetID, target: h5g.GroupID, name: bytes) -> N
 def _is_flat(kind: h5t.TypeID) -> bool:
     """Whether values of a type are numbers, or rows of numbers, that refer to nothing else."""
     if isinstance(kind, h5t.TypeCompoundID):
-        return all(_is_flat(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
-    return kind.get_class() in (h5t.INTEGER, h5t.FLOAT)
+        members = range(kind.get_nmembers())
+        return _is_sound(kind) and all(_is_flat(kind.get_member_type(i)) for i in members)
+    return kind.get_class() in (h5t.INTEGER, h5t.FLOAT) and _is_sound(kind)

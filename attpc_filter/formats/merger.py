@@ -66,8 +66,8 @@ class LegacyRun(Hdf5Run):
     def find_events(cls, file: h5py.File) -> list[tuple[int, str]]:
         """The events with traces, and those that only FRIB data has seen."""
         events = dict(super().find_events(file))
-        for name in file["frib/evt"] if "frib/evt" in file else ():
-            if match := _FRIB_EVENT.fullmatch(name):
+        if "frib/evt" in file:
+            for match in filter(None, map(_FRIB_EVENT.fullmatch, file["frib/evt"])):
                 events.setdefault(int(match.group(1)), f"evt{match.group(1)}_data")
         return sorted(events.items())
 

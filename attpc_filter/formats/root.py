@@ -38,16 +38,18 @@ def open_root_run(path: Path, options: RootOptions | None = None) -> RootRun:
     try:
         label = read_label(file)
         if label is not None and options == RootOptions():
-            return _open_stream(file, label)
-        run = _open(file, options)
-        if run is None:
-            raise InputError(_nothing_found(file, options))
+            run = _open_stream(file, label)
+        else:
+            found = _open(file, options)
+            if found is None:
+                raise InputError(_nothing_found(file, options))
+            run = found.opened_by(open_root_run, options)
         if not run.events:
             raise InputError(f"{path}: {run.format_name} without a single event")
     except BaseException:
         file.close()
         raise
-    return run.opened_by(open_root_run, options)
+    return run
 
 
 def _open(file: RootFile, options: RootOptions) -> RootRun | None:

@@ -121,6 +121,10 @@ class RootFile:
         What uproot makes of it.
     classes : Classes
         The classes that it describes.
+    keys : dict of str to str
+        Class of every object, by its name without cycle.
+    read_ahead : bool
+        Whether baskets are read before they are asked for: where entries are read in order.
 
     Raises
     ------
@@ -130,6 +134,7 @@ class RootFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.read_ahead = True
         try:
             self._handle = open(path, "rb")  # noqa: SIM115  closed with the run
         except OSError as error:
@@ -394,10 +399,12 @@ class BranchReader:
     def _get(self, index: int) -> Basket:
         if index != self._index:
             self._index, self._basket = index, None  # frees the last one before the next is made
-            self._read_ahead(index)
-            future = self._ahead.pop(index)
             try:
-                self._basket = future.result()
+                if self._file.read_ahead:
+                    self._read_ahead(index)
+                    self._basket = self._ahead.pop(index).result()
+                else:
+                    self._basket = self._load(index)
             except ROOT_ERRORS as error:
                 first, stop = int(self._starts[index]), int(self._starts[index + 1])
                 entries = (

@@ -169,7 +169,7 @@ class Classes:
         if version == 0 and len(versions) == 1:
             return next(iter(versions.values()))
         described = ", ".join(map(str, sorted(versions))) or "none"
-        raise LayoutError(f"{name} version {version} is unknown; versions described: {described}")
+        raise LayoutError(f"{name} version {version} is unknown; described: {described}")
 
     def latest(self, name: str) -> ClassInfo:
         """The last version of a class that the file describes."""

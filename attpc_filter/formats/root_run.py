@@ -31,19 +31,21 @@ class RootRun(Run):
         self.options = RootOptions()
         self.holds = holds
         self._file = file
-        self._reopen: Callable[[Path, RootOptions], Run] | None = None
+        self._reopen: Callable[[Path, RootOptions], RootRun] | None = None
 
     def opened_by(
-        self, opener: Callable[[Path, RootOptions], Run], options: RootOptions
+        self, opener: Callable[[Path, RootOptions], "RootRun"], options: RootOptions
     ) -> "RootRun":
         """Remember how the run was opened, so that a stream can open it once more."""
         self._reopen, self.options = opener, options
         return self
 
-    def reopen(self) -> Run:
-        """The same run, opened once more: for another thread, and for entries out of order."""
+    def reopen(self) -> "RootRun":
+        """The same run, opened once more: for another thread, and for entries here and there."""
         assert self._reopen is not None
-        return self._reopen(self.path, self.options)
+        again = self._reopen(self.path, self.options)
+        again._file.read_ahead = False
+        return again
 
     @cached_property
     def numbers(self) -> dict[str, int]:

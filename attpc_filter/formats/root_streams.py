@@ -69,8 +69,21 @@ _OTHER_TAGS = ("uncertain", "unreadable", "passthrough")
 _SCORE = "score_"
 
 
-class _TreeWriter:
-    """A ROOT file with one tree, written batch by batch, and a label beside it."""
+class TreeWriter:
+    """A ROOT file with one tree, written batch by batch, and a label beside it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    tree : str
+        Name of the tree.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
 
     def __init__(self, path: Path, tree: str) -> None:
         self._path = path
@@ -126,6 +139,17 @@ def read_label(file: RootFile) -> dict[str, Any] | None:
 # ---------------------------------------------------------------------------------------- streams
 
 
+def stream_types(*, traces: bool, hits: bool) -> dict[str, str]:
+    """Columns of a stream's tree, as uproot describes them."""
+    types = {"run": "int32", "entry": "int64", "event": "int64"}
+    if traces:
+        types |= {"pad": "var * int16", "adc": "var * int16"}
+    if hits:
+        fields = ", ".join(f"{name}: {kind}" for name, kind in _HIT_TYPES.items())
+        types["hits"] = f"var * {{{fields}}}"
+    return types
+
+
 class RootStream(Stream):
     """A stream of a ROOT run.
 
@@ -154,9 +178,10 @@ class RootStream(Stream):
             "branch": run.options.branch,
             "columns": dict(run.options.columns),
         }
-        self._writer = _TreeWriter(path, STREAM_TREE)
         # the run's own readers belong to another thread, and go on from entry to entry
         self._source = run.reopen() if mode == "copy" else None
+        self._with_hits = mode == "copy" and run.holds == "points"
+        self._writer = TreeWriter(path, STREAM_TREE)
         self._names: list[str] = []
         self._records: list[Record] = []
         self._hits: list[Hits | None] = []
@@ -164,7 +189,12 @@ class RootStream(Stream):
         self._n_added = 0
 
     def add(self, name: str, hits: Hits | None = None) -> None:
-        """Add the entry ``name``; where the run has traces, ``hits`` are those rebuilt of them."""
+        """Add the entry ``name``.
+
+        Where the run has traces, ``hits`` are those rebuilt of them: given with each event or none.
+        """
+        if self._n_added == 0 and hits is not None:
+            self._with_hits = self._mode == "copy"
         self._names.append(name)
         self._n_added += 1
         self._n_bytes += 64
@@ -194,24 +224,18 @@ class RootStream(Stream):
             self._source = None
 
     def _flush(self) -> None:
-        types = {"run": "int32", "entry": "int64", "event": "int64"}
+        traces = self._mode == "copy" and self._run.holds == "traces"
         columns: dict[str, Any] = {
             "run": np.full(len(self._names), self._run.number, np.int32),
             "entry": np.array([int(name) for name in self._names], np.int64),
             "event": np.array([self._run.numbers[name] for name in self._names], np.int64),
         }
-        if self._mode == "copy" and self._run.holds == "traces":
-            types |= {"pad": "var * int16", "adc": "var * int16"}
+        if traces:
             columns |= _trace_columns(self._records)
-        if self._mode == "copy" and (
-            self._run.holds == "points" or any(hits is not None for hits in self._hits)
-        ):
-            fields = ", ".join(f"{name}: {kind}" for name, kind in _HIT_TYPES.items())
-            types["hits"] = f"var * {{{fields}}}"
-            columns["hits"] = _hit_column(
-                [_points(*pair) for pair in zip(self._records, self._hits, strict=True)]
-            )
-        self._writer.extend(types, columns)
+        if self._with_hits:
+            pairs = zip(self._records, self._hits, strict=True)
+            columns["hits"] = _hit_column([_points(*pair) for pair in pairs])
+        self._writer.extend(stream_types(traces=traces, hits=self._with_hits), columns)
         self._names, self._records, self._hits, self._n_bytes = [], [], [], 0
 
 
@@ -295,7 +319,7 @@ def write_friend(
         "n_hits": "int32",
         "reason": "string",
     }
-    writer = _TreeWriter(path, FRIEND_TREE)
+    writer = TreeWriter(path, FRIEND_TREE)
     try:
         for first in range(0, max(table.num_rows, 1), _ROWS_A_BATCH):
             part = table.slice(first, _ROWS_A_BATCH)

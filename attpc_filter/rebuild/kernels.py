@@ -398,7 +398,8 @@ def project(starts, stops, x, y, z, charge, axes, low, pixels_per_unit, factor, 
             coordinate[1] = y[hit]
             coordinate[2] = z[hit]
             coordinate[3] = np.sqrt(x[hit] * x[hit] + y[hit] * y[hit])
-            coordinate[4] = np.arctan2(y[hit], x[hit])
+            azimuth = np.arctan2(y[hit], x[hit])
+            coordinate[4] = azimuth if azimuth < np.float32(np.pi) else -azimuth  # a circle
             for view in range(len(axes)):
                 across = axes[view, 0]
                 up = axes[view, 1]

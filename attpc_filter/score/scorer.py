@@ -53,11 +53,12 @@ class Scorer:
         options.log_severity_level = 4
         # threads that spin while they wait would take the cores from reading and rebuilding
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = ["CPUExecutionProvider"]
+        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
         if wants_cuda:
             if hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()
-            providers.insert(0, _CUDA)
+            # takes what it needs and no more, so that several processes can share a GPU
+            providers.insert(0, (_CUDA, {"arena_extend_strategy": "kSameAsRequested"}))
         self._session = onnxruntime.InferenceSession(bundle.graph, options, providers=providers)
         # asked for CUDA in vain, ONNX Runtime falls back to the CPU without an exception
         got_cuda = _CUDA in self._session.get_providers()

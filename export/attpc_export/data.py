@@ -19,7 +19,7 @@ from attpc_filter.records import Hits, Record
 #: Label of an event that has none.
 UNLABELLED = -1
 
-_RUN_SUFFIXES = (".h5", ".hdf5")
+_RUN_SUFFIXES = (".h5", ".hdf5", ".root")
 _RECORDS_A_BATCH = 256
 _REQUIRED_COLUMNS = ("run", "event", "label")
 

@@ -44,7 +44,7 @@ public:
       if (!file || file->IsZombie())
          throw std::runtime_error(path + ": cannot be opened");
       auto tree = file->Get<TTree>(treeName.c_str());
-      if (tree == nullptr || tree->GetBranch("tag") == nullptr)
+      if (tree == nullptr || tree->GetBranch("tag") == nullptr || tree->GetBranch("tag_code") == nullptr)
          throw std::runtime_error(path + ": no tree " + treeName + " with tags in it");
       ReadTags(*tree);
       ReadScores(*tree);
@@ -72,6 +72,15 @@ public:
 
    /// The tags that occur, in the order in which they do.
    const std::vector<std::string> &GetNames() const { return fNames; }
+
+   /// The number of a tag in the column `tag_code`; throws std::out_of_range if no entry has it.
+   Int_t GetCode(const std::string &tag) const
+   {
+      auto found = std::find(fNames.begin(), fNames.end(), tag);
+      if (found == fNames.end())
+         throw std::out_of_range("no entry is tagged " + tag);
+      return fCodes[found - fNames.begin()];
+   }
 
    /// How many entries have a tag.
    Long64_t Count(const std::string &tag) const
@@ -106,8 +115,9 @@ private:
    static constexpr int kLongestTag = 4096;
    static constexpr const char *kScore = "score_";
 
-   std::vector<std::string> fNames;     //< tags that occur
-   std::vector<std::uint8_t> fTags;     //< index into fNames, by entry
+   std::vector<std::string> fNames;                     //< tags that occur
+   std::vector<Int_t> fCodes;                           //< their numbers in the file
+   std::vector<std::uint8_t> fTags;                     //< index into fNames, by entry
    std::map<std::string, std::vector<Float_t>> fScores; //< by class, then by entry
 
    void RequireEntry(Long64_t entry) const
@@ -119,17 +129,24 @@ private:
    void ReadTags(TTree &tree)
    {
       std::vector<char> text(kLongestTag);
+      Int_t code = 0;
       std::map<std::string, std::uint8_t> indices;
-      auto branch = tree.GetBranch("tag");
-      branch->SetAddress(text.data());
+      auto tags = tree.GetBranch("tag");
+      auto codes = tree.GetBranch("tag_code");
+      tags->SetAddress(text.data());
+      codes->SetAddress(&code);
       for (Long64_t entry = 0; entry < tree.GetEntries(); ++entry) {
-         branch->GetEntry(entry);
+         tags->GetEntry(entry);
+         codes->GetEntry(entry);
          auto found = indices.emplace(text.data(), static_cast<std::uint8_t>(fNames.size()));
-         if (found.second)
+         if (found.second) {
             fNames.emplace_back(text.data());
+            fCodes.push_back(code);
+         }
          fTags.push_back(found.first->second);
       }
-      branch->ResetAddress();
+      tags->ResetAddress();
+      codes->ResetAddress();
    }
 
    void ReadScores(TTree &tree)

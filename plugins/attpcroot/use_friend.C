@@ -1,24 +1,46 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The tags of attpc-filter as a friend of the tree that was filtered, in plain ROOT: counts, a
-// histogram, a selection with RDataFrame, and a skim with every branch of the events. No dictionary
-// of ATTPCROOT is needed for any of it.
+// The tags of attpc-filter as a friend of the tree that was filtered.
 //
-//    root -l -b -q 'use_friend.C("run_0042.root", "run_0042_tags.root", "proton", "skim.root")'
+//    root -l -b -q 'use_friend.C("run_0042.root", "run_0042_tags.root", "proton")'
+//    root -l -b -q 'use_friend.C("run_0042.root", "run_0042_tags.root", "proton", "protons.root")'
+//
+// Counts, Draw and RDataFrame need plain ROOT. The skim (with a fourth argument) copies whole events
+// with CopyTree: for trees of ATTPCROOT's classes load ATTPCROOT's libraries first, for ROOT cannot
+// write objects of classes that it does not know (version 6.40 crashes when it tries, so the macro
+// refuses).
 
 #include "AttpcFilterTags.h"
 
 #include <ROOT/RDataFrame.hxx>
-#include <TError.h>
+#include <TClass.h>
 #include <TFile.h>
-#include <TH1D.h>
+#include <TList.h>
+#include <TStreamerInfo.h>
 #include <TTree.h>
 
 #include <iostream>
 #include <memory>
 #include <string>
 
-int use_friend(const char *events, const char *friends, const std::string &tag, const char *skim,
+/// A class that is in the file and not known to this ROOT; empty if all are.
+std::string UnknownClass(TFile &file)
+{
+   std::unique_ptr<TList> infos(file.GetStreamerInfoList());
+   infos->SetOwner();
+   for (auto info : *infos) {
+      std::string name = info->GetName();
+      // pairs and other templates ROOT puts together itself
+      if (dynamic_cast<TStreamerInfo *>(info) == nullptr || name.find('<') != std::string::npos)
+         continue;
+      auto known = TClass::GetClass(name.c_str(), true, true);
+      if (known == nullptr || !known->HasDictionary())
+         return name;
+   }
+   return "";
+}
+
+int use_friend(const char *events, const char *friends, const std::string &tag, const char *skim = "",
                const char *treeName = "cbmsim")
 {
    std::unique_ptr<TFile> file(TFile::Open(events));
@@ -27,9 +49,7 @@ int use_friend(const char *events, const char *friends, const std::string &tag, 
       std::cerr << events << ": no tree " << treeName << std::endl;
       return 1;
    }
-   tree->AddFriend("tags", friends);
-
-   // one row for every entry, or the tags are those of another file
+   // one row for every entry, or they are the tags of another file
    AttpcFilterTags tags(friends);
    if (tags.GetEntries() != tree->GetEntries()) {
       std::cerr << friends << ": tags of " << tags.GetEntries() << " entries, the tree has " << tree->GetEntries()
@@ -39,35 +59,29 @@ int use_friend(const char *events, const char *friends, const std::string &tag, 
    for (const auto &name : tags.GetNames())
       std::cout << name << ": " << tags.Count(name) << " of " << tags.GetEntries() << std::endl;
 
-   // Draw: texts are compared with ==
+   tree->AddFriend("tags", friends);
    const std::string selection = "tags.tag==\"" + tag + "\"";
    const auto drawn = tree->Draw("tags.event", selection.c_str(), "goff");
    std::cout << "Draw: " << drawn << " entries of " << tag << std::endl;
 
-   // RDataFrame: by number, which is what it filters fastest; here found by the first entry of that tag
-   Int_t code = -1;
-   tree->SetBranchStatus("*", false);
-   tree->SetBranchStatus("tags.tag_code", true);
-   TTree *friendTree = tree->GetFriend("tags");
-   friendTree->SetBranchAddress("tag_code", &code);
-   Int_t wanted = -1;
-   for (Long64_t entry = 0; entry < tags.GetEntries(); ++entry) {
-      if (tags.GetTag(entry) != tag)
-         continue;
-      friendTree->GetEntry(entry);
-      wanted = code;
-      break;
-   }
-   friendTree->ResetBranchAddresses();
-   tree->SetBranchStatus("*", true);
+   // RDataFrame sees texts as rows of characters: select by the tag's number
    ROOT::RDataFrame frame(*tree);
-   const auto filtered = frame.Filter("tags.tag_code == " + std::to_string(wanted)).Count().GetValue();
-   std::cout << "RDataFrame: " << filtered << " entries of " << tag << std::endl;
+   const auto counted = frame.Filter("tags.tag_code == " + std::to_string(tags.GetCode(tag))).Count().GetValue();
+   std::cout << "RDataFrame: " << counted << " entries of " << tag << std::endl;
+   if (static_cast<Long64_t>(counted) != drawn)
+      return 2;
+   if (std::string(skim).empty())
+      return 0;
 
-   // CopyTree: whole events, all branches
+   const auto unknown = UnknownClass(*file);
+   if (!unknown.empty()) {
+      std::cerr << "no skim: " << events << " holds objects of " << unknown
+                << ", which this ROOT does not know; load ATTPCROOT's libraries first" << std::endl;
+      return 3;
+   }
    std::unique_ptr<TFile> out(TFile::Open(skim, "RECREATE"));
    auto copy = tree->CopyTree(selection.c_str());
    out->Write();
    std::cout << "CopyTree: " << copy->GetEntries() << " entries in " << skim << std::endl;
-   return drawn == copy->GetEntries() && static_cast<ULong64_t>(drawn) == filtered ? 0 : 2;
+   return copy->GetEntries() == drawn ? 0 : 2;
 }

@@ -1,8 +1,9 @@
 """Files damaged at random places: an error, a reason, or the right data; never a crash or a hang.
 
-What HDF5 1.8's file format holds no checksums of, no reader can tell from the truth: the raw
-samples, which are left alone here, and the names in a group, so that an event may be missing, or
-be there under another's number.
+The raw samples are left alone: contiguous data have no checksums.
+Metadata have checksums in HDF5's latest file format, and there nothing wrong may pass. In the
+earliest, which the merger writes, they have none: an address or a name changed to another valid one
+is one that no reader can tell from the truth. That may happen to one file in fifty at most.
 """
 
 import json
@@ -39,13 +40,8 @@ def small_events() -> list[miniatures.SimEvent]:
 @cache
 def whole_file(layout: str, folder: Path, libver: str) -> tuple[bytes, list[range]]:
     """A run's bytes, and where its metadata lie: all that is not raw data of a dataset."""
-    path = miniatures.write_run(layout, folder / f"{layout} {libver}.h5", small_events())
-    if libver == "latest":
-        newer = folder / f"{layout} newer.h5"
-        with h5py.File(path) as old, h5py.File(newer, "w", libver="latest") as new:
-            for name in old:
-                old.copy(name, new)
-        path = newer
+    path = folder / f"{layout} {libver}.h5"
+    miniatures.write_run(layout, path, small_events(), miniatures.Storage(libver=libver))
     content = path.read_bytes()
     raw: list[range] = []
 
@@ -137,7 +133,10 @@ def test_damaged_files(
                 assert "\n" not in record["reason"]
             elif record != truth.get(record["event"]):
                 wrong.append((came["path"], record["event"]))
-    print(f"{n_errors} errors, {n_reasons} reasons, {n_missing} missing, {len(wrong)} wrong")
     if damage == "truncated":
         assert n_errors == N_FILES
-    assert wrong == []
+        return
+    assert n_errors + n_reasons >= 3, "the damage was felt"
+    undetectable = N_FILES // 50 if libver == "earliest" else 0
+    assert len(wrong) <= undetectable, wrong
+    assert n_missing <= undetectable

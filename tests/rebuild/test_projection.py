@@ -159,7 +159,6 @@ def test_row_0_is_the_low_end_of_the_vertical_axis() -> None:
     assert np.argwhere(zr).tolist() == [[0, 0]]
 
 
-@pytest.mark.xfail(strict=True, reason="kernels.project: an azimuth of pi is beyond the last pixel")
 def test_the_azimuth_is_a_circle() -> None:
     """A hit on the negative x axis has the azimuth pi, which is as good as -pi."""
     shown = ProjectionSettings(views=("zp",), size=16)

@@ -31,6 +31,8 @@ FILES = {
     "single": (2024, {"single": True}),
     "single_unsplit": (2024, {"single": True, "split": 0}),
     "keys": (2024, {"keys": True}),
+    "two_branches": (2024, {"entries": 2, "names": ("AtRawEvent", "AtRawEventFiltered")}),
+    "beyond": (2024, {"entries": 3, "beyond": 1}),
     "pad2": (2022, {}),
     "pad2_unsplit": (2022, {"split": 0}),
     "by_value": (2021, {"several": True}),
@@ -49,8 +51,10 @@ def write_trees(
     single=False,
     keys=False,
     entries=truth.N_ENTRIES,
+    names=("AtRawEvent", "AtEventH"),
+    beyond=None,
 ):
-    """A file with a tree cbmsim of traces and hits."""
+    """A file with a tree cbmsim of traces and hits; in entry ``beyond`` a sample beyond 16 bits."""
     import ROOT
 
     file = ROOT.TFile(str(path), "RECREATE", "", compression)
@@ -63,7 +67,8 @@ def write_trees(
         return
     tree = ROOT.TTree("cbmsim", "/cbmroot")
     branches = {}
-    for name, kind in (("AtRawEvent", "AtRawEvent"), ("AtEventH", "AtEvent")):
+    for name in names:
+        kind = "AtEvent" if name == "AtEventH" else "AtRawEvent"
         if single:
             branches[name] = getattr(ROOT, kind)()
             tree.Branch(f"{name}.", branches[name], 32000, split)
@@ -76,13 +81,16 @@ def write_trees(
         else:  # as FairRoot does for unsplit branches: the object's class leads its bytes
             ROOT.branch_old(tree, name, branches[name], len(branches))
     for entry in range(entries):
-        for name, fill in (("AtRawEvent", fill_raw), ("AtEventH", fill_hits)):
+        for name in names:
+            fill = fill_hits if name == "AtEventH" else fill_raw
             if single:
                 fill(branches[name], entry, 0)
                 continue
             branches[name].Delete()
             for index in range(truth.n_objects(entry, several)):
                 fill(branches[name].ConstructedAt(index), entry, index)
+            if entry == beyond and name == "AtRawEvent":
+                branches[name].At(0).fPadList[0].fRawAdc[7] = 40_000
         tree.Fill()
     tree.Write()
     file.Close()
@@ -309,7 +317,10 @@ def write_generation(generation, names, out):
             helpers += "void add_pad(AtRawEvent &e, AtPad *p) { e.fPadList.emplace_back(p); }\n"
         if generation >= 2024:
             helpers += "void add_hit(AtEvent &e, AtHit *h) { e.fHitArray.emplace_back(h); }\n"
-            helpers += 'void add_augment(AtPad &p, AtPadBase *a) { p.fPadAugments["Q"].reset(a); }\n'
+            keep = ".reset(a)" if generation == 2024 else " = a"
+            helpers += (
+                f'void add_augment(AtPad &p, AtPadBase *a) {{ p.fPadAugments["Q"]{keep}; }}\n'
+            )
         ROOT.gInterpreter.Declare(helpers)
         for name in names:
             write_trees(out / f"{name}.root", **FILES[name][1])

@@ -1,0 +1,344 @@
+"""The two phases: one on raw traces, before the point clouds; one on the point clouds.
+
+Spyral catches errors outside its loop over runs, and its phases ask a failed predecessor for an
+artifact that is not there: one bad run would end all that follow in its process. So a run that
+cannot be filtered leaves an artifact of the right kind without events, and an error in the log.
+"""
+
+import contextlib
+import os
+import shutil
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing import SimpleQueue
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import h5py
+import numpy as np
+from attpc_filter.config import Config
+from attpc_filter.errors import AttpcFilterError, EmptyRunError, InputError, UsageError
+from attpc_filter.formats import StreamMode, open_run
+from attpc_filter.formats.tags import TagWriter
+from attpc_filter.staging import Staging
+from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
+from numpy.random import Generator
+from spyral import (
+    POINTCLOUD_SCHEMA,
+    TRACE_SCHEMA,
+    DetectorParameters,
+    PhaseLike,
+    PhaseResult,
+    ResultSchema,
+    create_reader,
+)
+from spyral.core.run_stacks import form_run_string
+from spyral.core.spy_log import spyral_error, spyral_except, spyral_info, spyral_warn
+from spyral.core.status_message import StatusMessage
+
+if TYPE_CHECKING:
+    from attpc_filter.tagger import Batch, Tagger
+
+#: Spyral's log files take what is logged below its own name.
+_LOG = "spyral.attpc_filter"
+_MODEL_NAME = "model.onnx"
+_MOST_STEPS = 100
+_MOST_WARNINGS = 5
+
+#: What this process has loaded: one session of the model, whatever the number of phases and runs.
+#: The process is part of the key, because a session does not survive a fork.
+_taggers: dict[tuple[int, str], "Tagger"] = {}
+
+
+class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
+    """What the two phases share; artifacts of one schema come in and go out."""
+
+    #: Key of the artifact that is filtered.
+    artifact: ClassVar[str]
+
+    def __init__(
+        self, name: str, schema: str, keep: Sequence[str] | None, config: Config | None
+    ) -> None:
+        super().__init__(name, ResultSchema(schema), ResultSchema(schema))
+        self.keep = None if keep is None else tuple(keep)
+        config = config or Config()
+        self.mode: StreamMode = "copy" if config.streams == "copy" else "link"
+        # Spyral runs a process a core, each with runs of its own
+        self.config = replace(config, threads=config.threads or 1)
+
+    def create_assets(self, workspace_path: Path) -> bool:
+        """Copy the model into the workspace, which then says what made its tags."""
+        from attpc_filter.score.bundle import shipped_bundles
+
+        source = shipped_bundles().get(self.config.model, Path(self.config.model))
+        target = self._model(workspace_path)
+        try:
+            content = source.read_bytes()
+            if target.exists() and target.read_bytes() == content:
+                return True
+            with Staging() as staging:
+                staging.path(target).write_bytes(content)
+                staging.commit()
+        except (OSError, AttpcFilterError) as error:
+            spyral_error(_LOG, f"{self}: no model {self.config.model}: {error}")
+            return False
+        return True
+
+    def construct_artifact(self, payload: PhaseResult, workspace_path: Path) -> PhaseResult:
+        """The artifact that a run of this phase leaves."""
+        name = f"{form_run_string(payload.run_number)}.h5"
+        path = self.get_artifact_path(workspace_path) / name
+        return PhaseResult({self.artifact: path}, True, payload.run_number)
+
+    def tag_table(self, run_number: int, workspace_path: Path) -> Path:
+        """Where the tag table of a run is written."""
+        folder: Path = self.get_artifact_path(workspace_path)
+        return folder / f"{form_run_string(run_number)}_tags.parquet"
+
+    def run(
+        self,
+        payload: PhaseResult,
+        workspace_path: Path,
+        msg_queue: "SimpleQueue[StatusMessage]",
+        rng: Generator,
+    ) -> PhaseResult:
+        """Tag the events of a run and keep the wanted ones."""
+        number = payload.run_number
+        result = self.construct_artifact(payload, workspace_path)
+        output = result.artifacts[self.artifact]
+        try:
+            source = payload.artifacts.get(self.artifact)
+            if source is None or not payload.successful:
+                raise InputError(f"the phase before left no {self.artifact}")
+            self._filter(number, source, output, workspace_path, msg_queue)
+            self._check_output(output, number)
+        except EmptyRunError as error:
+            self._hand_on(number, source, output, error)
+        except AttpcFilterError as error:
+            spyral_error(
+                _LOG, f"{self}: run {number}: {error}. Later phases get none of its events."
+            )
+            self._write_without_events(output)
+        except Exception as error:  # noqa: BLE001  would end the runs that follow
+            spyral_except(_LOG, error)
+            spyral_error(
+                _LOG,
+                f"{self}: run {number}: unexpected {type(error).__name__}. Later phases get none"
+                " of its events.",
+            )
+            self._write_without_events(output)
+        return result
+
+    @abstractmethod
+    def _write_without_events(self, path: Path) -> None:
+        """Write an artifact that the next phase opens and finds empty."""
+
+    def _check_output(self, path: Path, number: int) -> None:
+        """Raise InputError if the next phase could not open the artifact."""
+
+    def _look_at(self, batch: "Batch") -> list[str]:
+        """What is worth a warning about the events of a batch."""
+        return [
+            f"event {record.event}: {reason}"
+            for record, tag, reason in zip(batch.records, batch.tags, batch.reasons, strict=True)
+            if tag == UNREADABLE
+        ]
+
+    def _model(self, workspace_path: Path) -> Path:
+        folder: Path = self.get_asset_storage_path(workspace_path)
+        return folder / _MODEL_NAME
+
+    def _tagger(self, workspace_path: Path) -> "Tagger":
+        """Load the model, once a process."""
+        from attpc_filter.tagger import load_tagger
+
+        config = replace(self.config, model=str(self._model(workspace_path)))
+        key = (os.getpid(), repr(config))
+        if key not in _taggers:
+            _taggers[key] = load_tagger(config)
+        tagger = _taggers[key]
+        known = (*tagger.classes, UNCERTAIN, UNREADABLE)
+        for tag in self.keep or ():
+            if tag not in known:
+                raise UsageError(f"keep: the model gives {', '.join(known)}; no {tag!r}")
+        return tagger
+
+    def _filter(
+        self,
+        number: int,
+        source: Path,
+        output: Path,
+        workspace_path: Path,
+        msg_queue: "SimpleQueue[StatusMessage]",
+    ) -> None:
+        from attpc_filter.tagger import tag_events
+
+        tagger = self._tagger(workspace_path)
+        label = "all" if self.keep is None else "+".join(self.keep)
+        table = self.tag_table(number, workspace_path)
+        counts: Counter[str] = Counter()
+        warnings: list[str] = []
+        with open_run(source) as run, Staging() as staging, contextlib.ExitStack() as stack:
+            progress = _Progress(msg_queue, self.name, number, len(run.events))
+            tags = TagWriter(staging.path(table), tagger.classes, tagger.table_metadata(source))
+            stack.callback(tags.abort)
+            stream = run.create_stream(staging.path(output), self.mode, label)
+            stack.callback(stream.abort)
+            with contextlib.closing(tag_events(run, tagger)) as batches:
+                for batch in batches:
+                    tags.add(
+                        number,
+                        batch.events,
+                        batch.tags,
+                        batch.scores,
+                        batch.scored,
+                        batch.hits.counts,
+                        batch.reasons,
+                    )
+                    for record, tag in zip(batch.records, batch.tags, strict=True):
+                        # ion-chamber triggers are counted by PointcloudPhase: they normalise
+                        if self.keep is None or tag == PASSTHROUGH or tag in self.keep:
+                            stream.add(record.name)
+                    counts.update(batch.tags)
+                    warnings += self._look_at(batch)
+                    progress.advance(len(batch.records))
+            stream.close()
+            tags.close()
+            staging.commit()
+        for warning in warnings[:_MOST_WARNINGS]:
+            spyral_warn(_LOG, f"{self}: run {number}: {warning}")
+        if len(warnings) > _MOST_WARNINGS:
+            spyral_warn(
+                _LOG,
+                f"{self}: run {number}: {len(warnings) - _MOST_WARNINGS} more, see {table}",
+            )
+        text = ", ".join(f"{n} {tag}" for tag, n in counts.most_common())
+        spyral_info(
+            _LOG,
+            f"Phase {self.name} complete for run {number}: {text}; kept {label}, model"
+            f" {tagger.contract.name} on {tagger.scorer.device}",
+        )
+
+    def _hand_on(self, number: int, source: Path, output: Path, error: Exception) -> None:
+        """Hand a run without events on as it is: its scalers count all the same."""
+        try:
+            with Staging() as staging:
+                shutil.copyfile(source, staging.path(output))
+                staging.commit()
+            self._check_output(output, number)
+        except (OSError, AttpcFilterError) as failure:
+            spyral_error(_LOG, f"{self}: run {number}: {error}; {failure}")
+            self._write_without_events(output)
+        else:
+            spyral_warn(_LOG, f"{self}: run {number}: {error}: handed on as it is")
+
+
+class TraceFilterPhase(_TaggingPhase):
+    """Keeps the wanted events of the raw runs; stands before :class:`spyral.PointcloudPhase`.
+
+    What it leaves is a run file of links into the raw one, in its layout: with all scalers, and
+    with all ion-chamber downscale triggers, so that Spyral's ion-chamber counts and scalers come
+    out as without it.
+
+    Parameters
+    ----------
+    keep : sequence of str
+        Tags to keep: classes of the model, ``uncertain``, ``unreadable``.
+    det_params : DetectorParameters
+        Spyral's; the z calibration is taken from them.
+    config : Config, optional
+        Options of attpc-filter; its z calibration is ignored, and ``streams`` copies events only
+        if it says so.
+    """
+
+    artifact = "trace"
+
+    def __init__(
+        self, keep: Sequence[str], det_params: DetectorParameters, config: Config | None = None
+    ) -> None:
+        config = replace(
+            config or Config(),
+            micromegas_time_bucket=float(det_params.micromegas_time_bucket),
+            window_time_bucket=float(det_params.window_time_bucket),
+            detector_length=float(det_params.detector_length),
+        )
+        super().__init__("TraceFilter", TRACE_SCHEMA, keep, config)
+
+    def _check_output(self, path: Path, number: int) -> None:
+        try:
+            reader = create_reader(path, number)
+        except Exception as error:
+            raise InputError(f"{path}: Spyral's reader cannot open it: {error!r}") from error
+        if reader is None:
+            raise InputError(f"{path}: Spyral has no reader for traces of this layout")
+        reader.file.close()
+
+    def _write_without_events(self, path: Path) -> None:
+        with Staging() as staging:
+            with h5py.File(staging.path(path), "w") as file:
+                events = file.create_group("events")
+                events.attrs.update(
+                    {"version": "libattpc_merger:1.0", "min_event": 0, "max_event": 0}
+                )
+            staging.commit()
+
+
+class FilterPhase(_TaggingPhase):
+    """Keeps the wanted point clouds; stands after :class:`spyral.PointcloudPhase`.
+
+    What it leaves has the schema of the point clouds: the clouds as they are, with their order,
+    attributes and labels.
+
+    Parameters
+    ----------
+    keep : sequence of str or None
+        Tags to keep: classes of the model, ``uncertain``, ``unreadable``; None keeps all clouds,
+        with the tag table beside them.
+    config : Config, optional
+        Options of attpc-filter. Hits and z are those of the clouds; ``streams`` copies clouds only
+        if it says so.
+    """
+
+    artifact = "pointcloud"
+
+    def __init__(self, keep: Sequence[str] | None, config: Config | None = None) -> None:
+        super().__init__("Filter", POINTCLOUD_SCHEMA, keep, config)
+
+    def _look_at(self, batch: "Batch") -> list[str]:
+        hits = batch.hits
+        owner = np.repeat(np.arange(hits.n_events), hits.counts)
+        falls = (np.diff(hits.z) < 0) & (np.diff(owner) == 0)
+        return super()._look_at(batch) + [
+            f"event {batch.records[index].event}: its cloud is not sorted in z; it is kept as it"
+            " is, ClusterPhase will leave it out"
+            for index in np.unique(owner[:-1][falls])
+            if self.keep is None or batch.tags[index] in self.keep
+        ]
+
+    def _write_without_events(self, path: Path) -> None:
+        with Staging() as staging:
+            with h5py.File(staging.path(path), "w") as file:
+                file.create_group("cloud").attrs.update({"min_event": 0, "max_event": 0})
+            staging.commit()
+
+
+class _Progress:
+    """Tells Spyral's display how far a run is, in at most a hundred steps as its phases do."""
+
+    def __init__(
+        self, queue: "SimpleQueue[StatusMessage]", name: str, run_number: int, n_events: int
+    ) -> None:
+        self._queue = queue
+        self._n_events = n_events
+        self._steps = min(n_events, _MOST_STEPS)
+        self._message = StatusMessage(name, 1, self._steps, run_number)
+        self._done = 0
+
+    def advance(self, n_events: int) -> None:
+        """Put the messages that so many more events are due."""
+        before = self._done * self._steps // self._n_events
+        self._done += n_events
+        for _ in range(self._done * self._steps // self._n_events - before):
+            self._queue.put(self._message)

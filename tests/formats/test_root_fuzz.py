@@ -1,0 +1,29 @@
+"""Damaged ROOT files end in a clear error or in events that are reported; see root_fuzz.py."""
+
+from tests.formats.root_fuzz import MOST_BYTES, PROTECTED, UNPROTECTED, fuzz
+from tests.formats.root_truth import SHARED
+
+
+def at_hand(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are there: users do not have the shared ones."""
+    return tuple(
+        n for n in names if (SHARED / f"{n}.root").exists() or not n.startswith(("raw_", "hits_"))
+    )
+
+
+def test_damaged_files_give_an_error_or_unreadable_events_but_never_wrong_numbers() -> None:
+    report = fuzz(264, 5, at_hand(PROTECTED))
+    assert report["wrong"] == []
+    assert report["peak_bytes"] < MOST_BYTES
+    assert {came for counts in report["counts"].values() for came in counts} == {
+        "error",
+        "unreadable events",
+        "as it was",
+    }
+
+
+def test_what_root_stores_without_checksum_neither_crashes_nor_hangs() -> None:
+    report = fuzz(60, 6, at_hand(UNPROTECTED))
+    seen = {came for counts in report["counts"].values() for came in counts}
+    assert not {came for came in seen if came.startswith(("CRASH", "UNCLEAR"))}, report["wrong"]
+    assert report["peak_bytes"] < MOST_BYTES
