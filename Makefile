@@ -30,8 +30,9 @@ reference: .venv/runtime
 	touch $@
 
 # Spyral compiles against Eigen (Debian: libeigen3-dev); without it the tests that run Spyral are skipped
-.venv/test: .venv/runtime export/pyproject.toml
+.venv/test: .venv/runtime export/pyproject.toml plugins/spyral/pyproject.toml
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[test]' --editable ./export
 	$(BIN)/pip install --quiet attpc-spyral==1.1.2 || echo "attpc-spyral cannot be installed here: its tests will be skipped"
+	$(BIN)/pip install --quiet --no-deps --editable plugins/spyral
 	touch $@

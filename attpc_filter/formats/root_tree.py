@@ -7,9 +7,9 @@ flat array or in one array a pad. ``event`` numbers the events; left out, the en
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 import uproot
 import xxhash
@@ -308,7 +308,7 @@ def _no_column(name: str, there: Sequence[str]) -> str:
 
 
 class _RNTupleColumns(_Columns):
-    """Columns of an RNTuple, read cluster by cluster; uproot does the decoding.
+    """Columns of an RNTuple, cluster by cluster; uproot decodes their pages.
 
     RNTuple keeps a checksum beside every page, which uproot leaves alone: it is checked here.
     """
@@ -317,74 +317,133 @@ class _RNTupleColumns(_Columns):
         self.n_entries = int(ntuple.num_entries)
         self._file = file
         self._ntuple = ntuple
-        self._names = dict(columns)
-        top_level = list(ntuple.keys(recursive=False))
-        for name in columns.values():
-            if name.partition(".")[0] not in top_level:
-                raise UnreadableEvent(_no_column(name, top_level))
-        summaries = ntuple.cluster_summaries
-        self._starts = np.array(
-            [*(s.num_first_entry for s in summaries), self.n_entries], dtype=np.int64
-        )
-        if (np.diff(self._starts) < 0).any() or (len(self._starts) and self._starts[0] != 0):
+        self._fields = {role: _find_field(ntuple.header, name) for role, name in columns.items()}
+        firsts = [int(summary.num_first_entry) for summary in ntuple.cluster_summaries]
+        self._starts = np.array([*firsts, self.n_entries], np.int64)
+        if self._starts[0] != 0 or (np.diff(self._starts) < 0).any():
             raise ValueError("its list of clusters is damaged")
         self._cluster = -1
-        self._arrays: Any = None
+        self._columns: dict[int, NDArray[Any]] | UnreadableEvent = {}
 
     def values(self, role: str, entry: int) -> NDArray[Any]:
         """The numbers of an entry, flat."""
         cluster = int(np.searchsorted(self._starts, entry, "right")) - 1
         if cluster != self._cluster:
-            self._cluster, self._arrays = cluster, None
-            self._arrays = self._read(cluster)
-        if isinstance(self._arrays, UnreadableEvent):
-            raise self._arrays
-        value = self._arrays[role][entry - int(self._starts[cluster])]
-        flat: NDArray[Any] = np.atleast_1d(np.asarray(ak.flatten(value, axis=None)))
-        return flat
+            self._cluster, self._columns = cluster, {}  # frees the last one first
+            try:
+                self._columns = self._read(cluster, [r for r in self._fields if r != "event"])
+            except UnreadableEvent as error:
+                self._columns = error
+        if isinstance(self._columns, UnreadableEvent):
+            raise self._columns
+        start = entry - int(self._starts[cluster])
+        return self._fields[role].values(self._columns, start, start + 1)
 
     def numbers(self, role: str) -> NDArray[np.int64]:
         """The numbers of a column that has one an entry."""
         parts = [np.empty(0, np.int64)]
-        for cluster in range(len(self._starts) - 1):
-            arrays = self._read(cluster, (role,))
-            if isinstance(arrays, UnreadableEvent):
-                raise arrays
-            parts.append(np.asarray(arrays[role]).astype(np.int64, casting="same_kind"))
+        for cluster, length in enumerate(np.diff(self._starts)):
+            columns = self._read(cluster, [role])
+            part = self._fields[role].values(columns, 0, int(length))
+            if self._fields[role].steps or part.dtype.kind not in "iu":
+                raise UnreadableEvent("column event: one integer an entry expected")
+            parts.append(part.astype(np.int64))
         return np.concatenate(parts)
 
-    def _read(self, cluster: int, roles: Sequence[str] = ()) -> Any:
-        first, stop = int(self._starts[cluster]), int(self._starts[cluster + 1])
-        roles = roles or tuple(role for role in self._names if role != "event")
+    def _read(self, cluster: int, roles: Sequence[str]) -> dict[int, NDArray[Any]]:
         try:
-            names = {self._names[role] for role in roles}
-            self._check_pages(cluster, names)
-            read = {
-                name: self._ntuple[name].array(entry_start=first, entry_stop=stop) for name in names
+            columns = {column for role in roles for column in self._fields[role].columns}
+            for column in columns:
+                self._check_pages(cluster, column)
+            return {
+                column: self._ntuple.read_cluster_range(column, cluster, cluster + 1)
+                for column in columns
             }
         except ROOT_ERRORS as error:
-            return UnreadableEvent(
-                f"cluster {cluster} (entries {first} to {stop - 1}) is damaged: {one_line(error)}"
-            )
-        return {role: read[self._names[role]] for role in roles}
+            first, last = int(self._starts[cluster]), int(self._starts[cluster + 1]) - 1
+            raise UnreadableEvent(
+                f"cluster {cluster} (entries {first} to {last}) is damaged: {one_line(error)}"
+            ) from error
 
-    def _check_pages(self, cluster: int, names: set[str]) -> None:
-        """Compare the pages of a cluster with their checksums."""
-        fields = self._ntuple.header.field_records
-        wanted = {name.partition(".")[0] for name in names}
-        pages = self._ntuple.page_link_list[cluster]
-        for index, column in enumerate(self._ntuple.header.column_records):
-            field = column.field_id
-            while fields[field].parent_field_id != field:
-                field = fields[field].parent_field_id
-            if fields[field].field_name not in wanted or index >= len(pages):
+    def _check_pages(self, cluster: int, column: int) -> None:
+        """Compare the pages of a column with their checksums."""
+        for page in self._ntuple.page_link_list[cluster][column].pages:
+            if not page.has_checksum:
                 continue
-            for page in pages[index].pages:
-                if not page.has_checksum:
-                    continue
-                at, length = page.locator.offset, page.locator.num_bytes
-                stored = self._file.read_bytes(at, length + _PAGE_CHECKSUM_BYTES)
-                if xxhash.xxh3_64_intdigest(stored[:length]) != int.from_bytes(
-                    stored[length:], "little"
-                ):
-                    raise ValueError("a page does not match its checksum")
+            at, length = int(page.locator.offset), int(page.locator.num_bytes)
+            stored = self._file.read_bytes(at, length + _PAGE_CHECKSUM_BYTES)
+            checksum = int.from_bytes(stored[length:], "little")
+            if xxhash.xxh3_64_intdigest(stored[:length]) != checksum:
+                raise ValueError("a page does not match its checksum")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of an RNTuple, and the way from an entry to its numbers.
+
+    Attributes
+    ----------
+    steps : tuple of (int, int)
+        Through a column of offsets (its index, 0), or through an array (-1, its length).
+    leaf : int
+        Index of the column that holds the numbers.
+    """
+
+    steps: tuple[tuple[int, int], ...]
+    leaf: int
+
+    @property
+    def columns(self) -> list[int]:
+        """Indices of all columns on the way."""
+        return [column for column, _ in self.steps if column >= 0] + [self.leaf]
+
+    def values(self, columns: Mapping[int, NDArray[Any]], start: int, stop: int) -> NDArray[Any]:
+        """The numbers of entries ``start`` to ``stop`` of a cluster, flat."""
+        for column, length in self.steps:
+            if column < 0:
+                start, stop = start * length, stop * length
+            else:
+                offsets = columns[column]
+                start, stop = int(offsets[start]), int(offsets[stop])
+        numbers = columns[self.leaf]
+        if not 0 <= start <= stop <= len(numbers):
+            raise UnreadableEvent("its offsets do not fit its columns")
+        return numbers[start:stop]
+
+
+def _find_field(header: Any, name: str) -> _Field:
+    """The way to a field: ``hits`` of a vector, ``hits.x`` of a vector of records."""
+    fields = header.field_records
+    children: dict[int, dict[str, int]] = {}
+    top: dict[str, int] = {}
+    for index, record in enumerate(fields):
+        if record.parent_field_id == index:
+            top[record.field_name] = index
+        else:
+            children.setdefault(record.parent_field_id, {})[record.field_name] = index
+    columns: dict[int, int] = {}
+    for index, column in enumerate(header.column_records):
+        columns.setdefault(column.field_id, index)
+
+    first, *path = name.split(".")
+    if first not in top:
+        raise UnreadableEvent(_no_column(name, list(top)))
+    at = top[first]
+    steps: list[tuple[int, int]] = []
+    while at in children:
+        record, below = fields[at], children[at]
+        if record.repetition:
+            steps.append((-1, int(record.repetition)))
+        elif at in columns:
+            steps.append((columns[at], 0))
+        if len(below) == 1 and (not path or path[0] not in below):
+            at = next(iter(below.values()))  # what a vector or an array is of has no name
+        elif path and path[0] in below:
+            at = below[path.pop(0)]
+        else:
+            raise UnreadableEvent(_no_column(name, [f"{name}.{inner}" for inner in below]))
+    if path or at not in columns or fields[at].type_name == "std::string":
+        raise UnreadableEvent(
+            f"column {name} of type {fields[at].type_name} cannot be read; columns of numbers can"
+        )
+    return _Field(tuple(steps), columns[at])

@@ -1,0 +1,327 @@
+"""What we write as ROOT, in the hands of real ROOT; and what it makes of it, in ours."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from attpc_filter.formats import StreamMode, open_run
+from attpc_filter.formats.root_file import RootOptions
+from attpc_filter.formats.root_streams import write_friend
+from attpc_filter.records import N_TRACE_COLUMNS
+from tests.conftest import Cli, read_tag_table, shared
+from tests.formats.root_truth import (
+    DATA,
+    SHARED,
+    hits_of,
+    miniature_truth,
+    shared_truth,
+    traces_of,
+)
+from tests.plugins.attpcroot.conftest import PLUGIN, Root
+
+
+def write_tags(path: Path, n_entries: int) -> dict[str, list[int]]:
+    """A friend tree whose tags go proton, carbon, noise, uncertain in turn; entries by tag."""
+    names = ["proton", "carbon", "noise", "uncertain"]
+    tags = [names[entry % 4] for entry in range(n_entries)]
+    scored = np.array([tag != "uncertain" for tag in tags])
+    scores = np.arange(n_entries, dtype=np.float32) / 100
+    columns = {
+        "run": pa.array(np.full(n_entries, 42, np.int32)),
+        "event": pa.array(np.arange(n_entries)),
+        "tag": pa.array(tags),
+        **{f"score_{name}": pa.array(scores, mask=~scored) for name in names[:3]},
+        "n_hits": pa.array(np.arange(n_entries, dtype=np.int32)),
+        "reason": pa.array([""] * n_entries),
+    }
+    write_friend(path, pa.table(columns), {"model": "m"}, n_entries)
+    return {name: [e for e in range(n_entries) if tags[e] == name] for name in names}
+
+
+# ------------------------------------------------------------------------------------- friend trees
+
+
+def test_a_friend_tree_goes_with_its_tree_entry_by_entry(root: Root, tmp_path: Path) -> None:
+    entries = write_tags(tmp_path / "tags.root", 9)
+    seen = root(
+        """
+file = ROOT.TFile(given["events"])
+tree = file.Get("cbmsim")
+tree.AddFriend("tags", given["tags"])
+for tag in ("proton", "carbon", "noise", "uncertain"):
+    n = tree.Draw("Entry$:tags.event:tags.score_proton", f'tags.tag=="{tag}"', "goff")
+    answer[tag] = [[int(tree.GetVal(k)[i]) for i in range(n)] for k in (0, 1)]
+n = tree.Draw("tags.score_carbon", "tags.scored && tags.tag_code == 1", "goff")
+answer["scores"] = [tree.GetV1()[i] for i in range(n)]
+frame = ROOT.RDataFrame(tree)
+answer["frame"] = list(map(int, frame.Filter("tags.tag_code == 0").Take["Long64_t"]("tags.event").GetValue()))
+answer["high"] = int(frame.Filter("tags.score_noise > 0.05").Count().GetValue())
+""",
+        events=DATA / "now_zlib.root",
+        tags=tmp_path / "tags.root",
+    )
+    for tag, expected in entries.items():
+        assert seen[tag] == [expected, expected]
+    assert np.allclose(seen["scores"], [0.01, 0.05])
+    assert seen["frame"] == entries["proton"]
+    assert seen["high"] == 2  # entries 6 and 8; 7 was not scored
+
+
+def run_macro(root: Root, dictionary: str | None, *arguments: object) -> dict[str, object]:
+    """What use_friend.C prints and returns."""
+    return root(
+        """
+if given["dictionary"]:
+    assert ROOT.gSystem.Load(given["dictionary"]) >= 0
+ROOT.gROOT.ProcessLine(".L " + given["macro"])
+quoted = ", ".join(json.dumps(argument) for argument in given["arguments"])
+answer["returned"] = int(ROOT.gROOT.ProcessLine(f"use_friend({quoted})"))
+""",
+        macro=PLUGIN / "use_friend.C",
+        dictionary=dictionary,
+        arguments=[str(argument) for argument in arguments],
+    )
+
+
+def test_the_macro_counts_and_skims(root: Root, dictionary: str, tmp_path: Path) -> None:
+    entries = write_tags(tmp_path / "tags.root", 9)["carbon"]
+    skim = tmp_path / "skim.root"
+    events = DATA / "now_zlib.root"
+    seen = run_macro(root, dictionary, events, tmp_path / "tags.root", "carbon", skim)
+    assert seen["returned"] == 0
+    for line in ("carbon: 2 of 9", "Draw: 2", "RDataFrame: 2", "CopyTree: 2 entries"):
+        assert line in str(seen["out"])
+    for branch, truth in (("AtRawEvent", traces_of), ("AtEventH", hits_of)):
+        with open_run(skim, RootOptions(branch=branch)) as run:
+            records = list(run.records())
+        assert len(records) == len(entries)
+        for entry, record in zip(entries, records, strict=True):
+            assert truth(entry).matches(record), record.reason
+
+
+def test_the_macro_refuses_to_skim_objects_that_root_does_not_know(
+    root: Root, tmp_path: Path
+) -> None:
+    write_tags(tmp_path / "tags.root", 9)
+    skim = tmp_path / "skim.root"
+    seen = run_macro(root, None, DATA / "now_zlib.root", tmp_path / "tags.root", "carbon", skim)
+    assert seen["returned"] == 3
+    assert not skim.exists()
+
+
+def test_the_macro_refuses_the_tags_of_another_file(root: Root, tmp_path: Path) -> None:
+    write_tags(tmp_path / "tags.root", 8)
+    seen = run_macro(root, None, DATA / "now_zlib.root", tmp_path / "tags.root", "carbon")
+    assert seen["returned"] == 1
+
+
+@pytest.mark.parametrize("name", ["raw_fair99", "raw_split0", "hits_fair99"])
+def test_a_skim_of_the_shared_files(name: str, root: Root, dictionary: str, tmp_path: Path) -> None:
+    if not (SHARED / f"{name}.root").exists():
+        pytest.skip(f"needs {SHARED / name}.root, beside the repository")
+    path, _, truth = shared_truth(name)
+    entries = write_tags(tmp_path / "tags.root", len(truth))["proton"]
+    skim = tmp_path / "skim.root"
+    seen = run_macro(root, dictionary, path, tmp_path / "tags.root", "proton", skim)
+    assert seen["returned"] == 0
+    with open_run(skim) as run:
+        records = list(run.records())
+    assert len(records) == len(entries)
+    assert all(truth[e].matches(r) for e, r in zip(entries, records, strict=True))
+
+
+def test_the_header_keeps_what_is_wanted(root: Root, tmp_path: Path) -> None:
+    entries = write_tags(tmp_path / "tags.root", 9)
+    seen = root(
+        """
+ROOT.gInterpreter.ProcessLine('#include "' + given["header"] + '"')
+ROOT.gInterpreter.Declare('''
+std::vector<int> kept(const char *path, std::vector<std::string> tags)
+{
+   AttpcFilterTags all(path);
+   Long64_t now = 0;
+   AttpcFilterTags::ReductionFunction keep = all.Keep(tags, [&now] { return now; });
+   std::vector<int> entries;
+   for (now = 0; now < all.GetEntries(); ++now)
+      if (keep())
+         entries.push_back(now);
+   return entries;
+}
+std::string beyond(const char *path)
+{
+   AttpcFilterTags all(path);
+   try { all.Keep({"proton"}, [] { return 9; })(); } catch (const std::out_of_range &e) { return e.what(); }
+   return "";
+}
+''')
+answer["kept"] = list(ROOT.kept(given["tags"], ["proton", "noise"]))
+answer["none"] = list(ROOT.kept(given["tags"], ["neutron"]))
+answer["beyond"] = str(ROOT.beyond(given["tags"]))
+tags = ROOT.AttpcFilterTags(given["tags"])
+answer["tag"] = [str(tags.GetTag(e)) for e in range(tags.GetEntries())]
+answer["score"] = [tags.GetScore("carbon", e) for e in (1, 2)]
+answer["unscored"] = tags.GetScore("carbon", 3) != tags.GetScore("carbon", 3)
+answer["code"] = tags.GetCode("uncertain")
+""",
+        header=PLUGIN / "AttpcFilterTags.h",
+        tags=tmp_path / "tags.root",
+    )
+    assert seen["kept"] == sorted(entries["proton"] + entries["noise"])
+    assert seen["none"] == []
+    assert seen["beyond"] == "entry 9 has no tag: are these the tags of this file?"
+    assert [seen["tag"].count(tag) for tag in ("proton", "carbon")] == [3, 2]
+    assert np.allclose(seen["score"], [0.01, 0.02])
+    assert seen["unscored"]
+    assert seen["code"] == 3
+
+
+# ------------------------------------------------------------------------------------------ streams
+
+
+def write_stream(
+    path: Path, options: RootOptions | None, mode: StreamMode, entries: list[int]
+) -> None:
+    with open_run(DATA / "now_zlib.root", options) as run:
+        stream = run.create_stream(path, mode, "proton")
+        for entry in entries:
+            stream.add(str(entry))
+        stream.close()
+
+
+def test_streams_of_hits_are_read_by_rdataframe(root: Root, tmp_path: Path) -> None:
+    entries = [1, 4, 5, 6]
+    path = tmp_path / "stream.root"
+    write_stream(path, RootOptions(branch="AtEventH"), "copy", entries)
+    seen = root(
+        """
+frame = ROOT.RDataFrame("events", given["path"])
+for name in ("x", "y", "z", "time_bucket", "charge", "integral", "pad"):
+    kind = "ROOT::RVecI" if name == "pad" else "ROOT::RVecD"
+    answer[name] = [list(map(float, row)) for row in frame.Take[kind](f"hits_{name}").GetValue()]
+answer["entry"] = list(map(int, frame.Take["Long64_t"]("entry").GetValue()))
+""",
+        path=path,
+    )
+    assert seen["entry"] == entries
+    names = ("x", "y", "z", "time_bucket", "charge", "integral", "pad")
+    for place, entry in enumerate(entries):
+        points = hits_of(entry).points
+        assert points is not None
+        for column, name in enumerate(names):
+            assert seen[name][place] == points[:, column].tolist()
+
+
+def test_streams_of_traces_are_read_by_rdataframe(root: Root, tmp_path: Path) -> None:
+    path = tmp_path / "stream.root"
+    write_stream(path, None, "copy", [0, 3])
+    seen = root(
+        """
+frame = ROOT.RDataFrame("events", given["path"])
+answer["pad"] = [list(map(int, row)) for row in frame.Take["ROOT::RVec<Short_t>"]("pad").GetValue()]
+answer["adc"] = [list(map(int, row)) for row in frame.Take["ROOT::RVec<Short_t>"]("adc").GetValue()]
+""",
+        path=path,
+    )
+    for place, entry in enumerate((0, 3)):
+        truth = traces_of(entry)
+        assert truth.pads is not None
+        assert truth.raw is not None
+        assert seen["pad"][place] == truth.pads.tolist()
+        assert seen["adc"][place] == truth.raw.ravel().tolist()
+
+
+# ----------------------------------------------------------------------------------- what ROOT makes
+
+
+def test_files_that_hadd_put_together(root: Root, dictionary: str, tmp_path: Path) -> None:
+    merged = tmp_path / "merged.root"
+    made = root(
+        """
+ROOT.gSystem.Load(given["dictionary"])
+merger = ROOT.TFileMerger(False)
+merger.OutputFile(given["merged"])
+for _ in range(3):
+    merger.AddFile(given["source"])
+answer["made"] = bool(merger.Merge())
+""",
+        merged=merged,
+        source=DATA / "several.root",
+        dictionary=dictionary,
+    )
+    assert made["made"]
+    truth = miniature_truth("several")[2]
+    with open_run(merged) as run:
+        records = list(run.records())
+    assert len(records) == 3 * len(truth)
+    for entry, record in enumerate(records):
+        assert truth[entry % len(truth)].matches(record), record.reason
+
+
+def test_the_same_physics_from_hdf5_and_from_an_attpcroot_tree(
+    root: Root, dictionary: str, tmp_path: Path, cli: Cli
+) -> None:
+    # events that no trigger excuses from being classified, as merger HDF5 and as a tree
+    merged = tmp_path / "merged.h5"
+    counts, matrices = [], []
+    with open_run(shared("layouts/merger_2.0/run_0101.h5")) as run, h5py.File(merged, "w") as file:
+        file["meta/meta"] = np.zeros(4)
+        for record in run.records():
+            if record.passthrough or record.traces is None or len(counts) == 24:
+                continue
+            file[f"get/evt{len(counts)}_data"] = record.traces
+            file[f"get/evt{len(counts)}_header"] = np.zeros(2)
+            counts.append(len(record.traces))
+            matrices.append(record.traces)
+    np.concatenate(matrices).tofile(tmp_path / "traces.bin")
+    tree = tmp_path / "run_0001.root"
+    root(
+        """
+ROOT.gSystem.Load(given["dictionary"])
+ROOT.gInterpreter.Declare('''
+void fill(AtRawEvent &event, const short *rows, int n, int columns)
+{
+   event.fPadList.clear();
+   for (int i = 0; i < n; ++i) {
+      auto pad = std::make_unique<AtPad>();
+      pad->fPadNum = rows[i * columns + 4];
+      for (int k = 0; k < 512; ++k)
+         pad->fAdc[k] = pad->fRawAdc[k] = rows[i * columns + 5 + k];
+      event.fPadList.push_back(std::move(pad));
+   }
+}
+''')
+import numpy as np
+rows = np.fromfile(given["traces"], np.int16).reshape(-1, given["columns"])
+file = ROOT.TFile(given["tree"], "RECREATE")
+tree = ROOT.TTree("cbmsim", "/cbmroot")
+array = ROOT.TClonesArray("AtRawEvent")
+tree.Branch("AtRawEvent", array, 64000, 99)
+at = 0
+for count in given["counts"]:
+    array.Delete()
+    part = np.ascontiguousarray(rows[at : at + count])
+    ROOT.fill(array.ConstructedAt(0), part, count, given["columns"])
+    tree.Fill()
+    at += count
+tree.Write()
+file.Close()
+""",
+        dictionary=dictionary,
+        traces=tmp_path / "traces.bin",
+        counts=counts,
+        columns=N_TRACE_COLUMNS,
+        tree=tree,
+    )
+    out = tmp_path / "out"
+    ended = cli("run", merged, tree, "--out", out, "--streams", "none")
+    assert ended.status == 0, ended.err
+    from_hdf5 = read_tag_table(out / "tags" / "merged.parquet").values()
+    from_root = read_tag_table(out / "tags" / "run_0001.parquet").values()
+    assert len(from_hdf5) == len(from_root) == len(counts)
+    assert len({row["tag"] for row in from_root}) > 1
+    for one, other in zip(from_hdf5, from_root, strict=True):
+        for key in one.keys() - {"run", "event"}:
+            assert one[key] == other[key]
