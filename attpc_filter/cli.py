@@ -155,6 +155,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--png", type=Path, metavar="OUT", help="picture: scores against scores")
     compare.set_defaults(act=_compare)
 
+    tags = commands.add_parser(
+        "tags",
+        help="a tag table as a ROOT friend tree, or the reverse",
+        description="Convert a tag table: Parquet to a ROOT file with the friend tree `tags`, a row"
+        " for every entry, or such a file to Parquet. The ending .root says which.",
+    )
+    tags.add_argument("source", type=Path, metavar="IN", help="tag table or friend tree")
+    tags.add_argument("target", type=Path, metavar="OUT", help="file to write")
+    tags.set_defaults(act=_tags)
+
     models = commands.add_parser("models", help="the bundles at hand and their contracts")
     models.add_argument("model", nargs="*", metavar="NAME|FILE", help="bundles; all that ship")
     models.set_defaults(act=_models)
@@ -378,6 +388,16 @@ def _compare(options: argparse.Namespace, _: str) -> int:
 
         draw_compared(compared, options.png)
         _say_where(out, "picture", options.png)
+    return 0
+
+
+def _tags(options: argparse.Namespace, _: str) -> int:
+    from attpc_filter.formats.root_streams import friend_from_table, table_from_friend
+
+    is_root = [path.suffix == ".root" for path in (options.source, options.target)]
+    if is_root[0] == is_root[1]:
+        raise UsageError("tags: one of the two files must end in .root, the other must not")
+    (friend_from_table if is_root[1] else table_from_friend)(options.source, options.target)
     return 0
 
 

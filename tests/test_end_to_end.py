@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import compare, miniatures, tiny_models
-from tests.conftest import Cli, Ended, files_below, read_manifest, read_tag_table
+from tests.conftest import (
+    Cli,
+    Ended,
+    files_below,
+    read_manifest,
+    read_tag_table,
+    shared,
+)
 
 LAYOUTS = list(miniatures.LAYOUTS)
 CLASSES = tiny_models.CLASSES
@@ -316,3 +323,62 @@ def test_two_jobs_give_identical_tables(
             pq.read_table(folder / name) for folder in (outputs["copy"].out, tmp_path / "out")
         ]
         assert tables[0].equals(tables[1])
+
+
+def test_many_batches_in_their_order(call: Cli, counter_model: Path, tmp_path: Path) -> None:
+    """More events than go through together, and one with more traces than a buffer holds."""
+    kinds = [miniatures.simulate(number, n_lit) for number, n_lit in enumerate((10, 30, 60, 20))]
+    huge = miniatures.simulate(4, 30)
+    rows = np.tile(huge.traces, (1100, 1))
+    rows[30:, 5:] = 300  # 33,000 traces, 30 of them with a pulse
+    kinds.append(miniatures.with_traces(huge, rows))
+    path = miniatures.write_run("merger_1.0", tmp_path / "run_0001.h5", kinds)
+    tags = ["noise", "proton", "carbon", "uncertain", "proton"]
+    chance = np.random.default_rng(3)
+    expected = dict(enumerate(tags))
+    with h5py.File(path, "a") as file:
+        for number in chance.choice(np.arange(5, 3000), 500, replace=False):
+            kind = int(chance.choice(5, p=[0.25, 0.25, 0.25, 0.245, 0.005]))
+            file[f"events/event_{number}"] = file[f"events/event_{kind}"]
+            expected[int(number)] = tags[kind]
+    out = tmp_path / "out"
+    ended = call("run", path, "--out", out, "--model", counter_model, "--no-picture")
+    assert ended.status == 0
+    rows_by_event = read_tag_table(out / "tags" / "run_0001.parquet")
+    assert list(rows_by_event) == sorted(expected)
+    assert {n: row["tag"] for n, row in rows_by_event.items()} == expected
+    for tag in set(tags):
+        with h5py.File(out / tag / "run_0001.h5") as file:
+            held = {int(name.removeprefix("event_")) for name in file["events"]}
+        assert held == {number for number, given in expected.items() if given == tag}
+
+
+@MODES
+def test_a_simulated_run_with_the_model_that_ships(
+    mode: str, call: Cli, tmp_path: Path, spyral: ModuleType
+) -> None:
+    """Full size: the streams hold every event of the run once, and Spyral reads them there."""
+    source = shared("train/raw/run_0102.h5")
+    out = tmp_path / "out"
+    ended = call("run", source, "--out", out, "--streams", mode, "--no-picture")
+    assert ended.status == 0
+    with h5py.File(source) as file:
+        numbers = {int(name.removeprefix("event_")) for name in file["events"]}
+    rows = read_tag_table(out / "tags" / "run_0102.parquet")
+    assert set(rows) == numbers
+    seen: list[int] = []
+    for name in STREAMS:
+        stream = out / name / "run_0102.h5"
+        with h5py.File(stream) as file:
+            held = {int(event.removeprefix("event_")) for event in file["events"]}
+        assert held == {number for number, row in rows.items() if row["tag"] == name}
+        seen += held
+        few = sorted(held)[-3:]
+        reader = spyral.create_reader(stream, 102)
+        assert set(held) <= set(reader.event_range())
+        with h5py.File(source) as file:
+            for number in few:
+                raw = reader.read_raw_get_event(number)
+                np.testing.assert_array_equal(raw, file[f"events/event_{number}/get/pads"][()])
+        reader.file.close()
+    assert sorted(seen) == sorted(numbers)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from attpc_filter.errors import OutputError
+from attpc_filter.formats import open_run
 from tests import miniatures, tiny_models
 from tests.conftest import Cli, Ended, files_below, read_manifest, read_tag_table
 
@@ -75,6 +77,22 @@ def test_copies_that_do_not_fit(
         "run", *runs, "--out", out, "--model", counter_model, "--streams", "copy", "--no-picture"
     )
     check_what_is_left(ended, out, runs)
+
+
+def test_a_copy_stream_never_falls_back_to_links(
+    small_disk: Callable[[str], Path], runs: list[Path]
+) -> None:
+    """An event that cannot be written is an error at once, not a link in place of its data."""
+    with open_run(runs[1]) as run:
+        stream = run.create_stream(small_disk("4m") / "run_0002.h5", "copy", "proton")
+
+        def add_all() -> None:
+            for _, name in run.events:
+                stream.add(name)
+
+        with pytest.raises(OutputError, match="No space left on device"):
+            add_all()
+        stream.abort()
 
 
 def test_copies_that_cannot_fit_are_not_begun(

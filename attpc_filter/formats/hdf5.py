@@ -181,6 +181,10 @@ def _open_file(path: Path) -> h5py.File:
             raise InputError(f"{path}: a folder, not a run file") from error
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: not readable for you (permissions)") from error
+        if "lock file" in str(error):
+            raise InputError(
+                f"{path}: another program has it open for writing; wait until that has finished"
+            ) from error
         text = _one_line(error)
         if match := re.search(r"eof = (\d+).*?stored_eof = (\d+)", text):
             has, needs = map(int, match.groups())

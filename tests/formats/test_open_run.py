@@ -1,5 +1,7 @@
 """Every format is recognised by its content, and every event in it is read as it was written."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +145,21 @@ class TestRefused:
         text = _refused(path)
         assert "truncated" in text
         assert f"{len(whole) // 2:,} of {len(whole):,} bytes" in text
+
+    def test_a_run_that_is_still_being_written(self, tmp_path: Path) -> None:
+        """The merger's process holds a lock on it."""
+        path = miniatures.write_run("merger_2.0", tmp_path / "run_0001.h5")
+        code = (
+            "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); input()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"open\n"
+            assert "another program has it open" in _refused(path)
+            writer.communicate(b"\n")
+        open_run(path).close()
 
     def test_another_hdf5_file(self, tmp_path: Path) -> None:
         path = tmp_path / "run_0001.h5"

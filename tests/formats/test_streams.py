@@ -151,6 +151,22 @@ def test_links_survive_a_move_of_the_whole_tree(layout: str, tmp_path: Path) -> 
         assert [record.event for record in run.records() if not record.reason] == list(CHOSEN)
 
 
+@pytest.mark.parametrize("layout", ["pytpc_get", "merger_2.0"])
+def test_links_through_symbolic_links(layout: str, tmp_path: Path) -> None:
+    """Runs are often linked from where they lie, and the output folder is on another disk."""
+    source = miniatures.write_run(layout, tmp_path / "disk 1" / "deep" / "run_0046.h5")
+    shown = tmp_path / "runs" / "run_0046.h5"
+    shown.parent.mkdir()
+    shown.symlink_to(source)
+    real_out = tmp_path / "disk 2" / "a" / "b" / "out"
+    real_out.mkdir(parents=True)
+    (tmp_path / "out").symlink_to(real_out)
+    stream = write_stream(shown, tmp_path / "out" / "proton" / "run_0046.h5", "link")
+    for path in (stream, real_out / "proton" / "run_0046.h5"):
+        with open_run(path) as run:
+            assert [record.event for record in run.records() if not record.reason] == list(CHOSEN)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_copies_stand_alone(layout: str, tmp_path: Path) -> None:
     source = miniatures.write_run(layout, tmp_path / "raw" / "run_0046.h5")
