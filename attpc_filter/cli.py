@@ -222,13 +222,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from attpc_filter.pipeline import run_job
     from attpc_filter.progress import Display, summary_table
 
-    def interrupt(*_: Any) -> None:
-        # while one interrupt is obeyed, another would leave the clean-up half done
-        if not isinstance(sys.exception(), KeyboardInterrupt):
-            raise KeyboardInterrupt
-
-    for number in _INTERRUPTS:
-        signal.signal(number, interrupt)
+    _interrupt_in_order()
     known = {option.name for option in fields(Config)}
     given = {name: value for name, value in vars(options).items() if name in known}
     config = make_config(options.config, given)
@@ -259,6 +253,18 @@ def _run(options: argparse.Namespace, command: str) -> int:
     if failed := sum(bool(outcome.error) for outcome in outcomes):
         _say_where(out, "failed", f"{failed} of {len(outcomes)} runs; the reasons stand above")
     return status
+
+
+def _interrupt_in_order() -> None:
+    """Let Ctrl-C, and the SIGTERM that Slurm sends before the end, end a command tidily."""
+
+    def interrupt(*_: Any) -> None:
+        # while one interrupt is obeyed, another would leave the clean-up half done
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            raise KeyboardInterrupt
+
+    for number in _INTERRUPTS:
+        signal.signal(number, interrupt)
 
 
 def _console() -> Console:
@@ -344,6 +350,7 @@ def _line(out: Console, what: str, text: str) -> None:
 def _retag(options: argparse.Namespace, command: str) -> int:
     from attpc_filter.retag import Wishes, retag
 
+    _interrupt_in_order()
     classes = None if options.classes is None else tuple(options.classes)
     wishes = Wishes(options.thresholds, options.purity, classes, options.head)
     done = retag(options.out, wishes, command)

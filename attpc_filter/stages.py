@@ -1,9 +1,10 @@
 """Stages of a stream: threads joined by bounded queues, with one way to stop them all."""
 
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -23,12 +24,16 @@ class Stages:
 
     An error in any stage stops all of them and is raised by :meth:`check` and at the end of the
     ``with`` block, in the thread that runs the stream.
+
+    So is an interrupt: Python loses the exception of a signal's handler if it comes while an object
+    is taken down, which h5py does all the time, so the stages take note of the signal themselves.
     """
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread of its own."""
@@ -55,7 +60,18 @@ class Stages:
         if self._error is not None:
             raise self._error
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._error = self._error or KeyboardInterrupt()
+        self._stop.set()
+        self._handlers[number](number, frame)
+
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # which alone gets signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._interrupt)
         return self
 
     def __exit__(
@@ -64,6 +80,8 @@ class Stages:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -105,6 +123,7 @@ class Channel(Generic[T]):
                 return
             except queue.Full:
                 continue
+        self._check()
         raise Stopped
 
     def _get(self) -> T | _End:

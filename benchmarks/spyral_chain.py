@@ -10,6 +10,7 @@ run may be one of attpc_merger 2.0 as it was written: Spyral gets a copy that it
 import argparse
 import csv
 import os
+import platform
 import shutil
 import statistics
 import tempfile
@@ -147,11 +148,14 @@ def main() -> None:
         "fall of the wall time, median of pairs": statistics.median(falls),
         "demanded: 0.8 x fraction": 0.8 * away,
     }
+    machine = f"{platform.processor() or platform.machine()}, one core of {os.cpu_count()}"
     for name, value in rows.items():
         print(f"{name:45} {value:10.3f}")
     if options.csv:
         with open(options.csv, "w", newline="") as file:
-            csv.writer(file).writerows([("quantity", "value"), *rows.items()])
+            writer = csv.writer(file)
+            writer.writerow(["quantity", "value", "repeats", "machine"])
+            writer.writerows([n, f"{v:.4g}", options.repeats, machine] for n, v in rows.items())
 
 
 def _both(keep: list[str]) -> tuple[list[PhaseLike], list[PhaseLike]]:

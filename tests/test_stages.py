@@ -1,5 +1,7 @@
 """Stages: order kept, memory bounded, one error stops all, nothing waits for ever."""
 
+import signal
+import sys
 import threading
 import time
 
@@ -122,3 +124,41 @@ def test_taking_from_a_channel_that_has_ended() -> None:
         channel.end()
         with pytest.raises(Stopped):
             channel.get()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_python_loses_is_raised_all_the_same(number: signal.Signals) -> None:
+    """Its handler's exception is gone where it comes while an object is taken down."""
+
+    class Mortal:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> None:
+        with Stages() as stages:
+            channel = stages.channel(1, int)
+
+            def feed() -> None:
+                while True:
+                    channel.put(1)
+
+            stages.start("feed", feed)
+            for count, _ in enumerate(channel):
+                assert count < 100, "went on as if nothing had happened"
+                if count == 3:
+                    Mortal()
+
+    lost = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda lost_one: lost.append(lost_one.exc_type)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+        sys.unraisablehook = hook
+    assert lost == [KeyboardInterrupt]
