@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pickle
 import shutil
 import subprocess
@@ -252,6 +253,10 @@ def test_a_phase_that_is_switched_off_leaves_what_it_left_before(
     assert_kept(ran, unfiltered, {102: tags[102]})
 
 
+@pytest.mark.skipif(
+    "ATTPC_FILTER_SLOW" not in os.environ,
+    reason="Spyral's whole pipeline in several processes takes minutes: set ATTPC_FILTER_SLOW=1",
+)
 @pytest.mark.parametrize("n_processes", [2])
 def test_the_example_with_several_processes(
     n_processes: int, traces: Path, tags: dict[int, dict[int, str]], tmp_path: Path
