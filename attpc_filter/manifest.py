@@ -5,6 +5,9 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
+import resource
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -55,6 +58,22 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far.
+
+    Linux counts it a program (``VmHWM``), where ``ru_maxrss`` starts with the size of the program
+    that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        status = ""
+    if found := re.search(r"VmHWM:\s*(\d+) kB", status):
+        return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def write_manifest(
     path: Path, description: dict[str, Any], outcomes: list[RunOutcome], status: int | None
 ) -> None:
@@ -70,6 +89,7 @@ def write_manifest(
             "exit_status": status,
             "n_events": sum(outcome.n_events for outcome in outcomes if not outcome.error),
             "counts": dict(totals),
+            "peak_memory_bytes": peak_memory_bytes(),
             "runs": [asdict(outcome) for outcome in outcomes],
         },
     )

@@ -32,7 +32,7 @@ from attpc_filter.manifest import (
     package_versions,
     write_manifest,
 )
-from attpc_filter.staging import Staging, interrupts_deferred
+from attpc_filter.staging import Staging, check_interrupted, interrupts_noted
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
 from attpc_filter.tagger import Batch, Tagger, load_tagger, tag_events
 
@@ -115,12 +115,20 @@ def run_job(
     KeyboardInterrupt
         On Ctrl-C; runs that were complete stay, the manifest says 130.
     """
+    with interrupts_noted():
+        return _run_job(paths, out, config, observer, command)
+
+
+def _run_job(
+    paths: Sequence[Path], out: Path, config: Config, observer: Observer, command: str
+) -> tuple[int, Job, list[RunOutcome]]:
     job = _prepare(paths, out, config)
     description = _describe_job(job, command)
     outcomes: list[RunOutcome] = []
     status: int | None = None
     try:
         for path in paths:
+            check_interrupted()
             _filter_run_safely(path, job, observer, outcomes)
             observer.run_finished(outcomes[-1])
             _write_manifest(job, description, outcomes, None)
@@ -264,13 +272,13 @@ def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutc
         outcome.reasons = dict(reasons.most_common())
         writer.report(outcome)
         balance(outcome, classes, writer.tags.n_rows)
-        with interrupts_deferred():  # what is committed is in the books
-            staging.commit()
-            _remove_former_output(job, set(writer.files.values()))
-            outcome.seconds = round(time.perf_counter() - started, 3)
-            outcome.events_per_s = round(outcome.n_events / outcome.seconds, 1)
-            outcome.mb_per_s = round(n_bytes / outcome.seconds / 1e6, 1)
-            outcomes.append(outcome)
+        check_interrupted()  # not again until what is committed is in the books
+        staging.commit()
+        _remove_former_output(job, set(writer.files.values()))
+        outcome.seconds = round(time.perf_counter() - started, 3)
+        outcome.events_per_s = round(outcome.n_events / outcome.seconds, 1)
+        outcome.mb_per_s = round(n_bytes / outcome.seconds / 1e6, 1)
+        outcomes.append(outcome)
 
 
 class _RunWriter:

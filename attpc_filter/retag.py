@@ -26,7 +26,7 @@ from attpc_filter.formats.latents import read_latents
 from attpc_filter.formats.moves import Move, move_events
 from attpc_filter.formats.tags import read_tags, rewrite_tags, scores_of
 from attpc_filter.manifest import MANIFEST_NAME, RunOutcome, balance, read_manifest
-from attpc_filter.staging import Staging
+from attpc_filter.staging import Staging, check_interrupted
 from attpc_filter.tag import PASSTHROUGH, UNREADABLE, assign_tags
 
 
@@ -181,6 +181,7 @@ def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
         manifest |= {"thresholds": thresholds, "counts": done.counts}
         staged = staging.path(out / MANIFEST_NAME)
         staged.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        check_interrupted()
         staging.commit()
     return done
 

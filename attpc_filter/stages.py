@@ -1,11 +1,13 @@
 """Stages of a stream: threads joined by bounded queues, with one way to stop them all."""
 
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+from attpc_filter.staging import check_interrupted, interrupts_noted
 
 T = TypeVar("T")
 _TICK_S = 0.1
@@ -25,15 +27,14 @@ class Stages:
     An error in any stage stops all of them and is raised by :meth:`check` and at the end of the
     ``with`` block, in the thread that runs the stream.
 
-    So is an interrupt: Python loses the exception of a signal's handler if it comes while an object
-    is taken down, which h5py does all the time, so the stages take note of the signal themselves.
+    So is an interrupt (:func:`attpc_filter.staging.interrupts_noted`).
     """
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
-        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._noted = ExitStack()
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread of its own."""
@@ -56,22 +57,13 @@ class Stages:
         return Channel(bound, self._stop, self.check)
 
     def check(self) -> None:
-        """Raise the error of a stage that failed."""
+        """Raise the error of a stage that failed, or an interrupt that came."""
+        check_interrupted()
         if self._error is not None:
             raise self._error
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._error = self._error or KeyboardInterrupt()
-        self._stop.set()
-        self._handlers[number](number, frame)
-
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # which alone gets signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    self._handlers[number] = handler
-                    signal.signal(number, self._interrupt)
+        self._noted.enter_context(interrupts_noted())
         return self
 
     def __exit__(
@@ -80,13 +72,12 @@ class Stages:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        if error is None:
-            self.check()
+        with self._noted:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+            if error is None:
+                self.check()
 
 
 class Channel(Generic[T]):
@@ -118,6 +109,7 @@ class Channel(Generic[T]):
 
     def _put(self, item: T | _End) -> None:
         while not self._stop.is_set():
+            check_interrupted()
             try:
                 self._queue.put(item, timeout=_TICK_S)
                 return
@@ -128,6 +120,7 @@ class Channel(Generic[T]):
 
     def _get(self) -> T | _End:
         while not self._stop.is_set():
+            check_interrupted()
             try:
                 return self._queue.get(timeout=_TICK_S)
             except queue.Empty:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,17 +14,22 @@ from typing import Any, Self
 from attpc_filter.errors import OutputError
 
 _SUFFIX = ".partial"
+#: Whether an interrupt came within :func:`interrupts_noted`, and how deep that is nested.
+_noted = threading.Event()
+_depth = 0
 
 
 class Staging:
     """The files of one run on their way to their final names.
 
     Within ``with``: :meth:`path` gives a hidden name beside the final one, :meth:`commit` renames
-    all that were asked for. What was not committed is removed, whatever happened.
+    all that were asked for. What was not committed is removed, whatever happened. Interrupts wait:
+    see :func:`interrupts_noted`.
     """
 
     def __init__(self) -> None:
         self._files: dict[Path, Path] = {}
+        self._noted = ExitStack()
 
     def path(self, final: Path) -> Path:
         """The name to write a file under until it is complete."""
@@ -36,20 +42,20 @@ class Staging:
         return staged
 
     def commit(self) -> None:
-        """Sync all files and give them their final names; an interrupt waits until that is done."""
+        """Sync all files and give them their final names."""
         try:
-            with interrupts_deferred():
-                for staged in self._files:
-                    _sync(staged)
-                for staged, final in self._files.items():
-                    os.replace(staged, final)
-                for folder in {final.parent for final in self._files.values()}:
-                    _sync(folder)
-                self._files.clear()
+            for staged in self._files:
+                _sync(staged)
+            for staged, final in self._files.items():
+                os.replace(staged, final)
+            for folder in {final.parent for final in self._files.values()}:
+                _sync(folder)
+            self._files.clear()
         except OSError as error:
             raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> Self:
+        self._noted.enter_context(interrupts_noted())
         return self
 
     def __exit__(
@@ -58,14 +64,14 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with interrupts_deferred():
+        with self._noted:
             for staged in self._files:
                 staged.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that it is complete or absent; an interrupt waits until that is done."""
-    with interrupts_deferred(), Staging() as staging:
+    with Staging() as staging:
         try:
             staging.path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -82,18 +88,39 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM act only after the block (in the main thread, which gets them)."""
-    if threading.current_thread() is not threading.main_thread():
+def interrupts_noted() -> Iterator[None]:
+    """Only take note of Ctrl-C and SIGTERM; they act in :func:`check_interrupted`, or at the end.
+
+    An exception out of a signal's handler can come between any two steps of Python, is lost where
+    it comes while an object is taken down (which h5py does all the time), and would then leave the
+    job running. Blocks within one another end with the outermost. Signals that are ignored, or
+    that end the process at once, do as before.
+    """
+    global _depth
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
-    seen: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in numbers}
+    handlers: dict[signal.Signals, Any] = {}
+    if _depth == 0:
+        _noted.clear()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, lambda *_: _noted.set())
+    _depth += 1
     try:
         yield
+        if _depth == 1:
+            check_interrupted()
     finally:
+        _depth -= 1
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if seen:
-        signal.raise_signal(seen[0])
+        if _depth == 0:
+            _noted.clear()
+
+
+def check_interrupted() -> None:
+    """Raise KeyboardInterrupt if an interrupt was noted."""
+    if _noted.is_set():
+        raise KeyboardInterrupt

@@ -67,15 +67,12 @@ def spyral_readable(run: Path, target: Path) -> int:
 
 
 def run_filter(run: Path, out: Path, *options: str) -> tuple[float, float]:
-    """Events/s and peak memory [MB] of ``attpc-filter run`` as its own process."""
+    """Events/s and peak memory [MiB] of ``attpc-filter run`` as its own process."""
     command = [sys.executable, "-m", "attpc_filter.cli", "run", str(run), "--out", str(out)]
     command += ["--overwrite", "--no-picture", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with {status}")
+    subprocess.run(command, capture_output=True, check=True)
     manifest = json.loads((out / "manifest.json").read_text())
-    return manifest["runs"][0]["events_per_s"], usage.ru_maxrss / 1024
+    return manifest["runs"][0]["events_per_s"], manifest["peak_memory_bytes"] / 2**20
 
 
 def main() -> None:

@@ -26,13 +26,14 @@ from attpc_filter.formats import open_run
 from attpc_filter.records import N_TRACE_COLUMNS
 
 _MEMORY = """
-import resource, sys
+import sys
 from itertools import islice
 from attpc_filter.formats import open_run
+from attpc_filter.manifest import peak_memory_bytes
 with open_run(sys.argv[1]) as run:
     for record in islice(run.records(), int(len(run.events) * float(sys.argv[2]))):
         assert not record.reason, record.reason
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_memory_bytes())
 """
 
 

@@ -276,12 +276,13 @@ class _SplitSource(_BranchSource):
 
     def event_ids(self, entry: int) -> list[int]:
         """``fEventID`` of the events of an entry."""
-        if self._id_branch is None:
-            raise UnreadableEvent(f"{self._finder.event_class} has no fEventID")
+        branch = self._id_branch
+        if branch is None or branch.member("fStreamerType") not in _ID_TYPES:
+            raise UnreadableEvent(f"{self._finder.event_class} has no fEventID that can be read")
         if self._ids is None:
-            self._ids = self._open(self._id_branch)
+            self._ids = self._open(branch)
         span = self._ids.entry(entry)
-        kind = np.dtype(_ID_TYPES[self._id_branch.member("fStreamerType")])
+        kind = np.dtype(_ID_TYPES[branch.member("fStreamerType")])
         return [int(i) for i in span.data[span.start : span.stop].view(kind)]
 
 

@@ -59,6 +59,8 @@ def _open(file: RootFile, options: RootOptions) -> RootRun | None:
             f"{file.path}: no tree {options.tree!r}; there are {_few(trees) or 'none'}"
         )
     if not options.columns:
+        if options.tree and options.tree not in file.names("TTree"):
+            return None
         return find_attpcroot(file, options.tree or None, options.branch or None)
     if not options.tree and len(trees) != 1:
         raise InputError(
@@ -107,7 +109,7 @@ def _nothing_found(file: RootFile, options: RootOptions) -> str:
         return f"{file.path}: a ROOT file without a tree; it holds {_few(held)}"
     described = []
     for name in trees[:2]:
-        held = [str(b.name) for b in file.tree(name).branches]
+        held = [str(key) for key in file.tree(name).keys(recursive=False)]  # no dict: uproot's own
         described.append(f"tree {name} with {_few(held) or 'nothing'}")
     return (
         f"{file.path}: no AtRawEvent and no AtEvent in it, but {'; '.join(described)}; if its"

@@ -5,7 +5,6 @@ is checked against the tree's description before its bytes are believed, the nex
 decompressed by other threads meanwhile, and no more than a few are held.
 """
 
-import importlib
 import os
 import struct
 import zlib
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cramjam
+import deflate
 import numpy as np
 import uproot
 import xxhash
@@ -41,6 +41,7 @@ ROOT_ERRORS = (
     TypeError,
     ValueError,
     cramjam.DecompressionError,
+    deflate.DeflateError,
     struct.error,
     uproot.deserialization.DeserializationError,
     zlib.error,
@@ -59,28 +60,16 @@ _AHEAD_BYTES = 8 << 20  # compressed
 _THREADS = 2
 
 
-def _inflater() -> Callable[[Any, Any], int]:
-    """The fastest decompressor of zlib that there is: libdeflate, if it is installed."""
-    try:
-        deflate: Any = importlib.import_module("deflate")
-    except ImportError:
-        inflate: Callable[[Any, Any], int] = cramjam.zlib.decompress_into
-        return inflate
-
-    def inflate_into(packed: Any, out: NDArray[np.uint8]) -> int:
-        try:
-            made = deflate.zlib_decompress(packed, len(out))
-        except deflate.DeflateError as error:
-            raise ValueError(str(error)) from error
-        if len(made) == len(out):
-            out[:] = np.frombuffer(made, np.uint8)
-        return len(made)
-
-    return inflate_into
+def _inflate_into(packed: Any, out: NDArray[np.uint8]) -> int:
+    """Decompress zlib, four times faster than zlib itself."""
+    made = deflate.zlib_decompress(packed, len(out))
+    if len(made) == len(out):
+        out[:] = np.frombuffer(made, np.uint8)
+    return len(made)
 
 
 _INTO: dict[bytes, Callable[[Any, Any], int]] = {
-    b"ZL": _inflater(),
+    b"ZL": _inflate_into,
     b"XZ": cramjam.xz.decompress_into,
     b"L4": cramjam.lz4.decompress_block_into,
     b"ZS": cramjam.zstd.decompress_into,

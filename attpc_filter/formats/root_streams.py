@@ -120,9 +120,10 @@ class TreeWriter:
 
     def abort(self) -> None:
         """Close the file as it is."""
-        with suppress(*ROOT_ERRORS):
-            self._file.close()
-        self._handle.close()
+        for close in (self._file.close, self._handle.close):
+            with suppress(*ROOT_ERRORS):
+                os.truncate(self._path, 0)  # on a full disk it could not be closed otherwise
+                close()
 
 
 def read_label(file: RootFile) -> dict[str, Any] | None:
@@ -181,7 +182,11 @@ class RootStream(Stream):
         # the run's own readers belong to another thread, and go on from entry to entry
         self._source = run.reopen() if mode == "copy" else None
         self._with_hits = mode == "copy" and run.holds == "points"
-        self._writer = TreeWriter(path, STREAM_TREE)
+        try:
+            self._writer = TreeWriter(path, STREAM_TREE)
+        except OutputError:
+            self._close_source()
+            raise
         self._names: list[str] = []
         self._records: list[Record] = []
         self._hits: list[Hits | None] = []

@@ -25,6 +25,7 @@ import numpy as np
 from attpc_filter.errors import InputError
 from attpc_filter.formats import open_run
 from attpc_filter.formats.root_file import RootOptions
+from attpc_filter.manifest import peak_memory_bytes
 from tests.formats.root_truth import SHARED, Truth, miniature_truth, shared_truth
 
 MOST_BYTES = 1_000_000_000
@@ -144,7 +145,7 @@ def _run(n_files: int, seed: int, names: list[str]) -> dict[str, Any]:
         "counts": {name: dict(counter) for name, counter in counts.items()},
         "wrong": wrong,
         "slowest_s": round(slowest, 2),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_memory_bytes(),
     }
 
 

@@ -280,9 +280,19 @@ def test_a_file_with_more_behind_its_end(tmp_path: Path) -> None:
         open_run(path)
 
 
-def test_a_tree_of_another_experiment() -> None:
-    with pytest.raises(InputError, match=r"other\.root: no AtRawEvent and no AtEvent in it, but"):
-        open_run(DATA / "other.root")
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("other", "tree cbmsim with Tracks"),
+        ("columns", "tree traces with event, n, pads, .*; tree hits with event, n, x"),
+        ("ntuple", "tree hits with event, hit_x, hit_y"),
+    ],
+)
+def test_trees_of_something_else(name: str, held: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"{name}\.root: no AtRawEvent and no AtEvent in it, but {held}"
+    ):
+        open_run(DATA / f"{name}.root")
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,16 @@ class FilterPhase(_TaggingPhase):
     def __init__(self, keep: Sequence[str] | None, config: Config | None = None) -> None:
         super().__init__("Filter", POINTCLOUD_SCHEMA, keep, config)
 
+    def _tagger(self, workspace_path: Path) -> "Tagger":
+        tagger = super()._tagger(workspace_path)
+        if (mode := tagger.contract.hits.mode) != "multi":
+            spyral_warn(
+                _LOG,
+                f"{self}: model {tagger.contract.name} was trained on hits made in mode {mode};"
+                " those of Spyral's clouds are not made so",
+            )
+        return tagger
+
     def _look_at(self, batch: "Batch") -> list[str]:
         hits = batch.hits
         owner = np.repeat(np.arange(hits.n_events), hits.counts)

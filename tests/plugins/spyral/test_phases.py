@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import pickle
 import shutil
 import subprocess
@@ -253,10 +252,6 @@ def test_a_phase_that_is_switched_off_leaves_what_it_left_before(
     assert_kept(ran, unfiltered, {102: tags[102]})
 
 
-@pytest.mark.skipif(
-    "ATTPC_FILTER_SLOW" not in os.environ,
-    reason="Spyral's whole pipeline in several processes takes minutes: set ATTPC_FILTER_SLOW=1",
-)
 @pytest.mark.parametrize("n_processes", [2])
 def test_the_example_with_several_processes(
     n_processes: int, traces: Path, tags: dict[int, dict[int, str]], tmp_path: Path
@@ -471,6 +466,18 @@ def test_a_model_that_cannot_be_used(
         (error,) = messages(log, run, "ERROR")
         assert words in error
     assert ran.messages[-1].phase == "Complete"
+
+
+def test_a_model_that_was_trained_on_other_hits_than_clouds_hold(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    contract = tiny_models.contract(hits=tiny_models.contract()["hits"] | {"mode": "peak"})
+    model = tiny_models.write_model(tmp_path / "model.onnx", json.dumps(contract))
+    path = miniatures.write_run("spyral_cloud", tmp_path / "run_0001.h5")
+    phase = FilterPhase(["proton"], Config(model=str(model)))
+    run_phase(phase, {"pointcloud": path}, tmp_path / "workspace", 1)
+    assert "trained on hits made in mode peak" in log.text
+    assert len(Ran(tmp_path / "workspace", []).clouds(1, "Filter")) > 0
 
 
 def test_a_tag_that_the_model_does_not_give(
