@@ -5,7 +5,6 @@ class whose threshold is not asked for has the one that ``attpc-filter run`` app
 makes new scores of the stored latents, and these are stored in place of the old ones.
 """
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import hdf5_format
+from attpc_filter.formats.heads import HeadFile, read_head
 from attpc_filter.formats.latents import read_latents
 from attpc_filter.formats.moves import Move, move_events
 from attpc_filter.formats.tags import read_tags, rewrite_tags, scores_of
@@ -43,7 +43,7 @@ class Wishes:
     classes : tuple of str or None
         Only these classes are given, events of the others become uncertain; None: all.
     head : Path or None
-        A new head, to be applied to the stored latents; see :func:`load_head`.
+        A new head, to be applied to the stored latents; see :mod:`attpc_filter.formats.heads`.
     """
 
     thresholds: dict[str, float]
@@ -84,32 +84,6 @@ class Retagged:
     counts: dict[str, int]
     counts_before: dict[str, int]
     changed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A linear layer on the latent; the softmax of what it gives are the scores.
-
-    Attributes
-    ----------
-    weight : ndarray of float64, shape (n_classes, latent_size)
-        Weights.
-    bias : ndarray of float64, shape (n_classes,)
-        Biases.
-    sha256 : str
-        SHA-256 of its file.
-    """
-
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    sha256: str
-
-    def scores(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores, shape (n_events, n_classes); NaN where the latent is not finite."""
-        logits = latents @ self.weight.T + self.bias
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return scores.astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -155,7 +129,7 @@ def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
         raise UsageError(f"{out}: no run in it was filtered, so there is nothing to tag")
     history = manifest.setdefault("history", [])
     original = (history[0]["thresholds_before"] if history else manifest["thresholds"]) or {}
-    head = None if wishes.head is None else load_head(wishes.head)
+    head = None if wishes.head is None else read_head(wishes.head)
     thresholds = _thresholds(out, entries, original, wishes, head)
     counts_before = dict(manifest["counts"])
     counts: Counter[str] = Counter()
@@ -212,25 +186,33 @@ def threshold_for_purity(scores: NDArray[np.float32], purity: float) -> float | 
     return float(ordered[reaches[-1]]) if len(reaches) else None
 
 
-def load_head(path: Path) -> Head:
-    """Load a head: a JSON file with ``weight``, a row a class, and ``bias``, a number a class.
+def head_scores(
+    head: HeadFile, latents: NDArray[np.float32], classes: Sequence[str]
+) -> NDArray[np.float32]:
+    """Scores that a head gives.
 
-    Raises
-    ------
-    UsageError
-        If the file cannot be read or is no head.
+    Parameters
+    ----------
+    head : HeadFile
+        The head.
+    latents : ndarray of float32, shape (n_events, latent_size)
+        Latents of the model that the head is for.
+    classes : sequence of str
+        The model's classes.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_events, n_classes)
+        In the order of ``classes``; 0 for a class that the head lacks, NaN where the latent is not
+        finite.
     """
-    try:
-        content = path.read_bytes()
-        entries = json.loads(content)
-        weight, bias = (np.array(entries[name], np.float64) for name in ("weight", "bias"))
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise ValueError(f"weight of shape {weight.shape}, bias of shape {bias.shape}")
-    except OSError as error:
-        raise UsageError(f"head {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"head {path}: not a head: {error}") from error
-    return Head(weight, bias, hashlib.sha256(content).hexdigest())
+    logits = latents @ head.weight.T + head.bias
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = np.zeros((len(latents), len(classes)), np.float32)
+    columns = [classes.index(name) for name in head.classes]
+    scores[:, columns] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    scores[np.isnan(logits).any(axis=1)] = np.nan
+    return scores
 
 
 def _thresholds(
@@ -238,7 +220,7 @@ def _thresholds(
     entries: Sequence[dict[str, Any]],
     original: dict[str, float],
     wishes: Wishes,
-    head: Head | None,
+    head: HeadFile | None,
 ) -> dict[str, float]:
     """The thresholds in effect: those of the first tagging but for what is wished."""
     asked = [*wishes.thresholds, *wishes.purity, *(wishes.classes or ())]
@@ -267,7 +249,7 @@ def _thresholds(
     return original | wishes.thresholds | found
 
 
-def _read_run(out: Path, entry: dict[str, Any], head: Head | None) -> _TagTable:
+def _read_run(out: Path, entry: dict[str, Any], head: HeadFile | None) -> _TagTable:
     path = out / str(entry["tag_table"])
     table, metadata = read_tags(path)
     classes = json.loads(metadata["classes"])
@@ -276,21 +258,37 @@ def _read_run(out: Path, entry: dict[str, Any], head: Head | None) -> _TagTable:
     elif not entry.get("latents"):
         raise UsageError(f"{out}: a new head needs latents; filter with --keep-latents")
     else:
+        _require_same_model(out, head, metadata["model_sha256"], classes)
         scores = _new_scores(out / str(entry["latents"]), table, classes, head)
     return _TagTable(path, table, classes, json.loads(metadata["min_hits"]), scores)
 
 
-def _new_scores(path: Path, table: pa.Table, classes: list[str], head: Head) -> NDArray[np.float32]:
+def _new_scores(
+    path: Path, table: pa.Table, classes: list[str], head: HeadFile
+) -> NDArray[np.float32]:
     events, latents = read_latents(path)
     if not np.array_equal(events, table.column("event").to_numpy()):
         raise InputError(f"{path}: its events are not those of the tag table")
-    wanted = (len(classes), latents.shape[1])
-    if head.weight.shape != wanted:
+    if latents.shape[1] != head.weight.shape[1]:
         raise UsageError(
-            f"the head's weight has shape {head.weight.shape}, {len(classes)} classes and latents"
-            f" of {latents.shape[1]} numbers need {wanted}"
+            f"head {head.path}: for latents of {head.weight.shape[1]} numbers, those in {path} have"
+            f" {latents.shape[1]}"
         )
-    return head.scores(latents)
+    return head_scores(head, latents, classes)
+
+
+def _require_same_model(out: Path, head: HeadFile, model_sha256: str, classes: list[str]) -> None:
+    if head.model_sha256 != model_sha256:
+        raise UsageError(
+            f"head {head.path}: fitted on latents of model {head.model_sha256[:12]}, {out} has"
+            f" those of model {model_sha256[:12]}; fit one on them with attpc-export head"
+        )
+    for name in head.classes:
+        if name not in classes:
+            raise UsageError(
+                f"head {head.path}: gives a class {name!r}, the model of {out} has"
+                f" {', '.join(classes)}; a new class needs a new model (attpc-export train)"
+            )
 
 
 def _retag_run(
@@ -299,7 +297,7 @@ def _retag_run(
     run: _TagTable,
     thresholds: dict[str, float],
     wishes: Wishes,
-    head: Head | None,
+    head: HeadFile | None,
     manifest: dict[str, Any],
     staging: Staging,
 ) -> int:

@@ -4,6 +4,7 @@ The truth is a run of the same events with the new thresholds from the start, an
 spelled out here, event by event, on scores that pyarrow reads.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -284,6 +285,22 @@ def with_latents(tmp_path_factory: pytest.TempPathFactory, counter_model: Path) 
     return made
 
 
+def write_head(path: Path, model: Path, **changes: Any) -> Path:
+    """A head for the counting model's latents, spelled out; ``changes`` replace entries.
+
+    Carbon beyond 25 lit pixels, noise below, never proton.
+    """
+    entries = {
+        "head_version": 1,
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "classes": CLASSES,
+        "weight": [[0.0], [0.5], [-0.5]],
+        "bias": [-100, -12.5, 12.5],
+    } | changes
+    path.write_text(json.dumps(entries))
+    return path
+
+
 LIT = {event.number: event.n_lit for event in miniatures.events()}
 
 
@@ -300,9 +317,7 @@ def test_latents_are_those_of_the_model(with_latents: Job) -> None:
 
 def test_a_new_head_on_stored_latents(with_latents: Job) -> None:
     out = with_latents.fresh_copy()
-    head = with_latents.folder / "head.json"
-    # carbon beyond 25 pixels, noise below, never proton
-    head.write_text(json.dumps({"weight": [[0.0], [0.5], [-0.5]], "bias": [-100, -12.5, 12.5]}))
+    head = write_head(with_latents.folder / "head.json", with_latents.model)
     before = {path.name: read_tag_table(path) for path in sorted((out / "tags").iterdir())}
     assert retag(out, "--head", head) == 0
     for name, was in before.items():
@@ -317,29 +332,57 @@ def test_a_new_head_on_stored_latents(with_latents: Job) -> None:
     assert len(read_manifest(out)["history"][0]["head_sha256"]) == 64
 
 
+def test_a_head_with_fewer_classes_in_another_order(with_latents: Job) -> None:
+    changes = {"classes": ["noise", "carbon"], "weight": [[-0.5], [0.5]], "bias": [12.5, -12.5]}
+    head = write_head(with_latents.folder / "two.json", with_latents.model, **changes)
+    out = with_latents.fresh_copy()
+    assert retag(out, "--head", head) == 0
+    for path in sorted((out / "tags").iterdir()):
+        scored = [row for row in pq.read_table(path).to_pylist() if row["score_noise"] is not None]
+        assert scored
+        for row in scored:
+            carbon = 1 / (1 + np.exp(-2 * (0.5 * LIT[row["event"]] - 12.5)))
+            assert row["score_carbon"] == pytest.approx(carbon, abs=1e-6)
+            assert row["score_noise"] == pytest.approx(1 - carbon, abs=1e-6)
+            assert row["score_proton"] == 0.0
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("changes", "words"),
     [
-        (json.dumps({"weight": [[0.0, 1.0]] * 3, "bias": [0, 0, 0]}), "latents of 1 numbers"),
-        (json.dumps({"weight": [[0.0]] * 3, "bias": [0, 0]}), "not a head"),
-        ("{}", "not a head"),
-        ("no JSON", "not a head"),
+        ({"weight": [[0.0, 1.0]] * 3}, "for latents of 2 numbers"),
+        ({"model_sha256": "0" * 64}, "fitted on latents of model 000000000000"),
+        ({"classes": ["proton", "carbon", "alpha"]}, "a new class needs a new model"),
+        ({"bias": [0, 0]}, "not a head: weight of shape (3, 1), bias of shape (2,)"),
+        ({"classes": ["proton", "carbon"]}, "not a head: weight of shape (3, 1) for 2 classes"),
+        ({"weight": [[0.0], [float("nan")], [0.0]]}, "not a head: a weight or bias is not finite"),
+        ({"head_version": 2}, "not a head: version 2"),
     ],
 )
 def test_a_head_that_does_not_fit(
-    with_latents: Job, text: str, words: str, capsys: pytest.CaptureFixture[str]
+    with_latents: Job, changes: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = write_head(with_latents.folder / "bad.json", with_latents.model, **changes)
+    assert retag(with_latents.folder / "first", "--head", head) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert error.count("\n") == 0
+
+
+@pytest.mark.parametrize("text", ["{}", "no JSON", "[1]", '{"weight": [[0]], "bias": [0]}'])
+def test_a_file_that_is_no_head(
+    with_latents: Job, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head = with_latents.folder / "bad.json"
     head.write_text(text)
     assert retag(with_latents.folder / "first", "--head", head) == 2
-    assert words in capsys.readouterr().err
+    assert "not a head" in capsys.readouterr().err
 
 
 def test_a_head_without_latents(
     job: Job, with_latents: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head = with_latents.folder / "head.json"
-    head.write_text(json.dumps({"weight": [[0.0]] * 3, "bias": [0, 0, 0]}))
+    head = write_head(with_latents.folder / "head.json", with_latents.model)
     assert retag(job.folder / "first", "--head", head) == 2
     assert "--keep-latents" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ _EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, 2 on an error, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    commands = {"train": _train, "export": _export, "evaluate": _evaluate}
+    commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
     try:
         commands[options.command](options)
     except AttpcFilterError as error:
@@ -58,6 +58,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the numbers too")
     _add_device(evaluate)
+
+    head = commands.add_parser(
+        "head", help="fit a new head on stored latents, for attpc-filter retag --head"
+    )
+    head.add_argument(
+        "folder", type=Path, nargs="+", metavar="DIR", help="outputs of run --keep-latents"
+    )
+    _add_labels(head)
+    head.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    head.add_argument(
+        "--inverse-regularisation",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="of the logistic regression; smaller for few labels (default: 1)",
+    )
+    head.add_argument(
+        "--group-column",
+        default="",
+        metavar="NAME",
+        help="column of the labels whose equal numbers are copies of one physics event",
+    )
     return parser
 
 
@@ -70,6 +92,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="RUN|FOLDER",
         help="run files and folders of run files, of any format that attpc-filter reads",
     )
+    _add_labels(parser)
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         type=Path,
@@ -118,6 +144,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out is not None:
         write_results(results, options.out)
         print(f"numbers: {options.out}")
+
+
+def _head(options: argparse.Namespace) -> None:
+    from attpc_export.refit import describe, refit_head
+
+    refit = refit_head(
+        options.folder,
+        options.labels,
+        options.out,
+        options.inverse_regularisation,
+        options.group_column,
+    )
+    print(describe(refit))
+    print(f"head: {options.out}")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,25 @@ def calibrate(head: Head, latent: NDArray[np.float32], label: NDArray[np.int64])
     Head
         With the smallest cross-entropy, each class with equal weight as in :func:`fit_head`.
     """
-    logits = head.logits(latent)
+    temperature = temperature_of(head.logits(latent), label)
+    return Head(head.weight / temperature, head.bias / temperature)
+
+
+def temperature_of(logits: NDArray[np.float64], label: NDArray[np.int64]) -> float:
+    """Find the temperature by which logits must be divided to make honest scores.
+
+    Parameters
+    ----------
+    logits : ndarray of float64, shape (n_events, n_classes)
+        Logits of events that did not make them.
+    label : ndarray of int64, shape (n_events,)
+        Their classes.
+
+    Returns
+    -------
+    float
+        That of the smallest cross-entropy, each class with equal weight as in :func:`fit_head`.
+    """
     share = compute_sample_weight("balanced", label) / len(label)
 
     def cross_entropy(log_temperature: float) -> float:
@@ -102,8 +120,7 @@ def calibrate(head: Head, latent: NDArray[np.float32], label: NDArray[np.int64])
         return -float(share @ log_scores[np.arange(len(label)), label])
 
     bounds = (np.log(_COLDEST), np.log(_HOTTEST))
-    temperature = np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x)
-    return Head(head.weight / temperature, head.bias / temperature)
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
 
 
 def save_head(head: Head, path: Path) -> None:
@@ -138,7 +155,7 @@ class ScoringModel(nn.Module):
             self.head.bias.copy_(torch.from_numpy(head.bias))
         self.eval()
 
-    def forward(self, projection: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Scores, shape (n_events, n_classes), each row summing to 1, and the latent."""
-        latent = self.model.encode(projection)
+        latent = self.model.encode(*inputs)
         return torch.softmax(self.head(latent), dim=1), latent
