@@ -81,6 +81,8 @@ class AugmentSettings:
 
     Attributes
     ----------
+    vary : bool
+        False: every epoch sees the events as they are, and the other keys have no effect.
     pile_up : float
         Fraction of the events of particles that are overlaid with another one and become
         ``pile_up_class``.
@@ -103,6 +105,7 @@ class AugmentSettings:
         Standard deviation of the logarithm of a factor on the charge, one an event and one a hit.
     """
 
+    vary: bool = True
     pile_up: float = 0.2
     pile_up_class: str = "noise"
     overlay: float = 0.2
@@ -138,10 +141,15 @@ class FitSettings:
         Highest learning rate, reached after ``warm_up`` of the steps.
     warm_up : float
         Fraction of the steps over which the learning rate rises.
+    beta1, beta2 : float
+        Shares of AdamW's running averages of the gradient and of its square kept each step.
     weight_decay : float
         Decay of AdamW.
     reconstruction_weight : float
-        Factor on the model's own loss; the labels' cross-entropy has the factor 1.
+        Factor on the model's own loss.
+    label_weight : float
+        Factor on the labels' cross-entropy. With 0 the model is trained without labels; the
+        training head learns all the same, so that the curves show what the latent is worth.
     label_smoothing : float
         Share of a label that is spread over all classes.
     dropout : float
@@ -155,8 +163,11 @@ class FitSettings:
     batch_size: int = 128
     learning_rate: float = 2e-3
     warm_up: float = 0.15
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 0.02
     reconstruction_weight: float = 0.1
+    label_weight: float = 1.0
     label_smoothing: float = 0.02
     dropout: float = 0.2
     average_decay: float = 0.99
@@ -164,7 +175,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         if min(self.epochs, self.patience, self.batch_size) < 1:
             raise ValueError("epochs, patience and batch_size must be at least 1")
-        for name in ("warm_up", "label_smoothing", "dropout", "average_decay"):
+        shares = ("warm_up", "label_smoothing", "dropout", "average_decay", "beta1", "beta2")
+        for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name):g} is not in [0, 1)")
 

@@ -27,8 +27,10 @@ BEST_NAME = "best.pt"
 CURVES_NAME = "curves.csv"
 PICTURE_NAME = "curves.png"
 
-#: Images and labels of an epoch, by the epoch's number.
-Draw = Callable[[int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+#: What :meth:`LatentModel.loss` takes: projections and, if it has a frozen part, what that gives.
+Inputs = tuple[NDArray[np.float32], ...]
+#: Inputs and labels of an epoch, by the epoch's number.
+Draw = Callable[[int], tuple[Inputs, NDArray[np.int64]]]
 
 _BATCH_WITHOUT_GRADIENT = 256
 _AVERAGE_WARM_UP = 10  # steps after which the running average is slow enough to be one
@@ -54,17 +56,20 @@ class Trainee(nn.Module):
         self.head = nn.Linear(model.latent_size, n_classes)
         self.settings = settings
 
-    def loss(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, inputs: tuple[Tensor, ...], label: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of a batch, and the logits of its events.
 
         Parameters
         ----------
-        images : Tensor of float32, shape (n_events, channels, size, size)
-            Projections.
+        inputs : tuple of Tensor, the first axis of each n_events long
+            What :meth:`LatentModel.loss` takes.
         label : Tensor of int64, shape (n_events,)
             Classes; events without one count for the model's own loss only.
         """
-        own_loss, latent = self.model.loss(images)
+        own_loss, latent = self.model.loss(*inputs)
+        weight = self.settings.label_weight
+        if self.training:  # the encoder gets a share of the gradient, the training head all of it
+            latent, weight = weight * latent + (1.0 - weight) * latent.detach(), 1.0
         logits = self.head(self.dropout(latent))
         cross_entropy = F.cross_entropy(
             logits,
@@ -74,14 +79,14 @@ class Trainee(nn.Module):
             reduction="sum",
         )
         n_labelled = (label != UNLABELLED).sum().clamp(min=1)
-        total = self.settings.reconstruction_weight * own_loss + cross_entropy / n_labelled
+        total = self.settings.reconstruction_weight * own_loss + weight * cross_entropy / n_labelled
         return total, logits
 
 
 def fit(
     trainee: Trainee,
     draw: Draw,
-    validation: tuple[NDArray[np.float32], NDArray[np.int64]],
+    validation: tuple[Inputs, NDArray[np.int64]],
     seed: int,
     device: torch.device,
     folder: Path,
@@ -96,9 +101,9 @@ def fit(
     trainee : Trainee
         On ``device``.
     draw : callable
-        Gives the images and labels of an epoch.
-    validation : tuple of ndarray
-        Images and labels that decide which weights are the best.
+        Gives the inputs and labels of an epoch.
+    validation : tuple
+        Inputs and labels that decide which weights are the best.
     seed : int
         Seed of what is random besides ``draw``.
     device : torch.device
@@ -111,16 +116,16 @@ def fit(
     if (folder / CHECKPOINT_NAME).exists():
         loop.resume(folder)
         tqdm.write(f"resumed after epoch {len(loop.curves)}")
-    with ThreadPoolExecutor(1) as ahead:  # the next epoch's images are made during this one
-        images = ahead.submit(draw, len(loop.curves))
+    with ThreadPoolExecutor(1) as ahead:  # the next epoch's inputs are made during this one
+        inputs = ahead.submit(draw, len(loop.curves))
         for epoch in range(len(loop.curves), settings.epochs):
             if epoch - loop.best_epoch >= settings.patience:
                 tqdm.write(f"stopped: no better validation loss for {settings.patience} epochs")
                 break
             started = time.monotonic()
-            current = images.result()
+            current = inputs.result()
             if epoch + 1 < settings.epochs:
-                images = ahead.submit(draw, epoch + 1)
+                inputs = ahead.submit(draw, epoch + 1)
             torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
             train_loss = loop.run_epoch(epoch, *current)
             validation_loss, macro_f1 = loop.validate(*validation)
@@ -154,13 +159,15 @@ def learning_rate(step: int, n_steps: int, settings: FitSettings) -> float:
 
 
 def apply_in_batches(
-    function: Callable[[Tensor], Any], images: NDArray[np.float32], device: torch.device
+    function: Callable[..., Any], inputs: Inputs, device: torch.device
 ) -> list[Any]:
-    """Call a function on batches of images, without gradients."""
+    """Call a function on batches of the inputs, without gradients."""
     with torch.no_grad():
         return [
-            function(torch.from_numpy(images[i : i + _BATCH_WITHOUT_GRADIENT]).to(device))
-            for i in range(0, len(images), _BATCH_WITHOUT_GRADIENT)
+            function(
+                *(torch.from_numpy(x[i : i + _BATCH_WITHOUT_GRADIENT]).to(device) for x in inputs)
+            )
+            for i in range(0, len(inputs[0]), _BATCH_WITHOUT_GRADIENT)
         ]
 
 
@@ -195,15 +202,22 @@ class _Loop:
         self.device = device
         self.settings = trainee.settings
         self.optimizer = torch.optim.AdamW(
-            trainee.parameters(), weight_decay=self.settings.weight_decay
+            trainee.parameters(),
+            betas=(self.settings.beta1, self.settings.beta2),
+            weight_decay=self.settings.weight_decay,
         )
         self.average = {k: v.detach().clone() for k, v in trainee.state_dict().items()}
         self.best_epoch = 0
         self.best_loss = math.inf
         self.curves: list[dict[str, float]] = []
 
-    def run_epoch(self, epoch: int, images: NDArray[np.float32], label: NDArray[np.int64]) -> float:
+    def run_epoch(self, epoch: int, inputs: Inputs, label: NDArray[np.int64]) -> float:
         """Take one step a batch; return the mean loss."""
+        self.trainee.eval()
+        if self.trainee.model.start_epoch(epoch, inputs, self.device):
+            # the loss is another one now, and weights were set that the average does not know
+            self.best_loss, self.best_epoch = math.inf, epoch
+            self.average = {k: v.detach().clone() for k, v in self.trainee.state_dict().items()}
         self.trainee.train()
         # parts of nearly equal size: a last batch of one event has no variance to normalise with
         n_batches = math.ceil(len(label) / self.settings.batch_size)
@@ -217,17 +231,14 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.settings.epochs * n_batches, self.settings)
             self.optimizer.zero_grad(set_to_none=True)
-            batch = torch.from_numpy(images[rows]).to(self.device)
-            loss, _ = self.trainee.loss(batch, torch.from_numpy(label[rows]).to(self.device))
+            loss, _ = self.trainee.loss(*self._batch(inputs, label, rows))
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self._update_average(step)
             total += loss.item() * len(rows)
         return total / len(label)
 
-    def validate(
-        self, images: NDArray[np.float32], label: NDArray[np.int64]
-    ) -> tuple[float, float]:
+    def validate(self, inputs: Inputs, label: NDArray[np.int64]) -> tuple[float, float]:
         """Loss and macro f1 of the averaged weights."""
         trained = {k: v.clone() for k, v in self.trainee.state_dict().items()}
         self.trainee.load_state_dict(self.average)
@@ -236,8 +247,7 @@ class _Loop:
         with torch.no_grad():
             for start in range(0, len(label), _BATCH_WITHOUT_GRADIENT):
                 rows = slice(start, start + _BATCH_WITHOUT_GRADIENT)
-                batch = torch.from_numpy(images[rows]).to(self.device)
-                target = torch.from_numpy(label[rows]).to(self.device)
+                batch, target = self._batch(inputs, label, rows)
                 loss, batch_logits = self.trainee.loss(batch, target)
                 total += loss.item() * len(target)
                 logits.append(batch_logits.cpu().numpy())
@@ -276,6 +286,12 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
         self.curves = state["curves"]
+
+    def _batch(
+        self, inputs: Inputs, label: NDArray[np.int64], rows: slice | NDArray[np.int64]
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        batch = tuple(torch.from_numpy(part[rows]).to(self.device) for part in inputs)
+        return batch, torch.from_numpy(label[rows]).to(self.device)
 
     def _update_average(self, step: int) -> None:
         keep = min(self.settings.average_decay, (1 + step) / (_AVERAGE_WARM_UP + step))

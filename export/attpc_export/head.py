@@ -155,7 +155,8 @@ class ScoringModel(nn.Module):
             self.head.bias.copy_(torch.from_numpy(head.bias))
         self.eval()
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, projection: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores, shape (n_events, n_classes), each row summing to 1, and the latent."""
+        inputs = (projection,) if features is None else (projection, features)
         latent = self.model.encode(*inputs)
         return torch.softmax(self.head(latent), dim=1), latent

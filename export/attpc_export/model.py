@@ -2,7 +2,12 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from attpc_filter.errors import UsageError
 
 
 class LatentModel(nn.Module, ABC):
@@ -10,6 +15,9 @@ class LatentModel(nn.Module, ABC):
 
     A model lives in a file of its own, together with the dataclass of its settings, and is listed
     in :data:`attpc_export.registry.MODELS`.
+
+    A model with a frozen part in front takes what that gives as a second argument of ``encode`` and
+    ``loss``; without it, it computes it.
 
     Attributes
     ----------
@@ -34,7 +42,6 @@ class LatentModel(nn.Module, ABC):
             The latents.
         """
 
-    @abstractmethod
     def reconstruct(self, latent: Tensor) -> Tensor:
         """Map latents back to projections.
 
@@ -47,7 +54,13 @@ class LatentModel(nn.Module, ABC):
         -------
         Tensor of float32, shape (n_events, channels, size, size)
             Projections, in [0, 1].
+
+        Raises
+        ------
+        UsageError
+            If the model has no decoder.
         """
+        raise UsageError(f"{type(self).__name__} has no decoder: it redraws nothing")
 
     @abstractmethod
     def loss(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,3 +78,55 @@ class LatentModel(nn.Module, ABC):
         latent : Tensor of float32, shape (n_events, latent_size)
             The latents that the loss was computed with; the labels' loss starts from them.
         """
+
+    def frozen_part(self) -> nn.Module | None:
+        """The part in front of the model that is never trained, if there is one.
+
+        It maps projections to features, float32 (n_events, n_features). As they never change, a
+        training computes them once.
+        """
+        return None
+
+    def assign(self, latent: Tensor) -> Tensor:
+        """Assign latents to the model's own clusters.
+
+        Parameters
+        ----------
+        latent : Tensor of float32, shape (n_events, latent_size)
+            The latents.
+
+        Returns
+        -------
+        Tensor of float32, shape (n_events, n_clusters)
+            Logarithms of the probabilities.
+
+        Raises
+        ------
+        UsageError
+            If the model does not cluster.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no clusters of its own: take another head.kind than own"
+        )
+
+    def start_epoch(
+        self, epoch: int, inputs: tuple[NDArray[np.float32], ...], device: torch.device
+    ) -> bool:
+        """Do what a model does before an epoch with all its events at once.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        inputs : tuple of ndarray, the first axis of each n_events long
+            What :meth:`loss` will see, batch by batch.
+        device : torch.device
+            Where the model is.
+
+        Returns
+        -------
+        bool
+            Whether the loss is another one from now on, so that earlier losses say nothing about
+            which weights are best.
+        """
+        return False

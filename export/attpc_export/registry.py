@@ -2,13 +2,17 @@
 
 from typing import Any
 
+from attpc_export.ar0 import Ar0, Ar0Settings
 from attpc_export.autoencoder import Autoencoder, AutoencoderSettings
+from attpc_export.backbone import BackboneModel, BackboneSettings
 from attpc_export.model import LatentModel
 from attpc_filter.errors import UsageError
 
 #: Name in a configuration's ``model.kind``, the settings it takes and the model.
 MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "autoencoder": (AutoencoderSettings, Autoencoder),
+    "ar0": (Ar0Settings, Ar0),
+    "backbone": (BackboneSettings, BackboneModel),
 }
 
 

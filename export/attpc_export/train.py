@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import attpc_export
 import attpc_filter
 from attpc_export.augment import Pools, augment, make_pools
+from attpc_export.backbone import kept_features
 from attpc_export.config import Config, dump_config, load_config
 from attpc_export.data import (
     DataFile,
@@ -27,9 +28,10 @@ from attpc_export.data import (
     split_events,
     take_events,
 )
-from attpc_export.fit import CHECKPOINT_NAME, Trainee, apply_in_batches, fit
+from attpc_export.fit import BEST_NAME, CHECKPOINT_NAME, Inputs, Trainee, apply_in_batches, fit
 from attpc_export.head import Head, ScoringModel, calibrate, fit_head, save_head
 from attpc_export.metrics import judge, tag_scores
+from attpc_export.model import LatentModel
 from attpc_export.registry import build_model
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.projection import ProjectionSettings, project
@@ -63,14 +65,22 @@ class _Material:
     validation: NDArray[np.int64]
     pools: Pools
     projection: ProjectionSettings
+    features: NDArray[np.float32] | None  # of all events, by the model's frozen part
 
-    def draw(self, epoch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Images and labels of an epoch; the same epoch always gives the same ones."""
+    def draw(self, epoch: int) -> tuple[Inputs, NDArray[np.int64]]:
+        """Inputs and labels of an epoch; the same epoch always gives the same ones."""
+        if not self.config.augment.vary:
+            return self.inputs(self.train), self.events.label[self.train]
         rng = np.random.default_rng((self.config.seed, epoch))
         hits, label = augment(
             self.events, self.train, self.pools, self.config.augment, self.projection, rng
         )
-        return project(hits, self.projection), label
+        return (project(hits, self.projection),), label
+
+    def inputs(self, rows: NDArray[np.int64]) -> Inputs:
+        """Images of events as they are, and what the frozen part gives for them."""
+        images = self.images(rows)
+        return (images,) if self.features is None else (images, self.features[rows])
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Images of events as they are."""
@@ -84,6 +94,7 @@ def train(
     out: Path,
     device: Device = "auto",
     resume: bool = False,
+    cache: Path | None = None,
 ) -> None:
     """Train a model and its head.
 
@@ -101,6 +112,9 @@ def train(
         ``cuda`` insists, ``auto`` takes CUDA where there is one.
     resume : bool
         Go on from the run folder's last checkpoint.
+    cache : Path, optional
+        Folder where the features of a frozen part are kept, for other trainings on the same events;
+        the run folder if left out.
 
     Raises
     ------
@@ -113,20 +127,27 @@ def train(
     material = _gather(config, data, labels)
     torch.manual_seed(config.seed)
     model = build_model(config.model, material.projection.shape)
+    material = replace(material, features=_features(model, material, torch_device, cache or out))
     trainee = Trainee(model, len(config.classes), config.fit).to(torch_device)
     _write_origin(out, material, files)  # only now: a folder with it can be resumed
 
-    images = material.images(material.validation)
+    inputs = material.inputs(material.validation)
     label = material.events.label[material.validation]
-    fit(trainee, material.draw, (images, label), config.seed, torch_device, out)
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        fit(trainee, material.draw, (inputs, label), config.seed, torch_device, out)
+    else:
+        with Staging() as staging:
+            torch.save(trainee.state_dict(), staging.path(out / BEST_NAME))
+            staging.commit()
+        trainee.eval()
 
     head = _fit_head(material, trainee, torch_device)
-    latent = encode(trainee, images[label >= 0], torch_device)
+    latent = encode(trainee, inputs, torch_device)[label >= 0]
     head = calibrate(head, latent, label[label >= 0])
     save_head(head, out / HEAD_NAME)
     scoring = ScoringModel(trainee.model.cpu(), head)
-    write_json(out / SCORES_NAME, _judge_validation(material, score(scoring, images)))
-    _write_reference(out / REFERENCE_NAME, scoring, images[:_N_REFERENCE])
+    write_json(out / SCORES_NAME, _judge_validation(material, score(scoring, inputs)))
+    _write_reference(out / REFERENCE_NAME, scoring, inputs[0][:_N_REFERENCE])
 
 
 def choose_device(device: Device) -> torch.device:
@@ -166,17 +187,15 @@ def measure_scale(hits: Hits, projection: ProjectionSettings) -> float:
     return largest
 
 
-def encode(
-    trainee: Trainee, images: NDArray[np.float32], device: torch.device
-) -> NDArray[np.float32]:
-    """Latents of images, shape (n_events, latent_size)."""
-    parts = apply_in_batches(lambda batch: trainee.model.encode(batch).cpu(), images, device)
+def encode(trainee: Trainee, inputs: Inputs, device: torch.device) -> NDArray[np.float32]:
+    """Latents of events, shape (n_events, latent_size)."""
+    parts = apply_in_batches(lambda *batch: trainee.model.encode(*batch).cpu(), inputs, device)
     return torch.cat(parts).numpy()
 
 
-def score(scoring: ScoringModel, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores of images by PyTorch on the CPU, shape (n_events, n_classes)."""
-    parts = apply_in_batches(lambda batch: scoring(batch)[0], images, torch.device("cpu"))
+def score(scoring: ScoringModel, inputs: Inputs) -> NDArray[np.float32]:
+    """Scores of events by PyTorch on the CPU, shape (n_events, n_classes)."""
+    parts = apply_in_batches(lambda *batch: scoring(*batch)[0], inputs, torch.device("cpu"))
     return torch.cat(parts).numpy()
 
 
@@ -226,10 +245,27 @@ def _gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> _Ma
                     f"--labels: no {event_class.name} among the {len(part)} events for {name};"
                     " label more events of the runs given by --data"
                 )
-    scale = measure_scale(take_events(events.hits, rows), config.projection.with_scale(1.0))
+    # of all events, so that their images do not depend on the split
+    scale = measure_scale(events.hits, config.projection.with_scale(1.0))
     pools = make_pools(events, rows, config.augment, config.class_names)
     projection = config.projection.with_scale(scale)
-    return _Material(config, events, rows, kept_rows, pools, projection)
+    return _Material(config, events, rows, kept_rows, pools, projection, None)
+
+
+def _features(
+    model: LatentModel, material: _Material, device: torch.device, cache: Path
+) -> NDArray[np.float32] | None:
+    """What the frozen part of a model gives for all events; kept in a file."""
+    part = model.frozen_part()
+    if part is None:
+        return None
+    if material.config.augment.vary:
+        raise UsageError(
+            "augment.vary: the features of a frozen backbone are computed once, so events cannot be"
+            " varied anew each epoch; set it to false"
+        )
+    images = material.images(np.arange(len(material.events)))
+    return kept_features(part, images, device, cache)
 
 
 def _write_origin(out: Path, material: _Material, files: list[DataFile]) -> None:
@@ -270,11 +306,12 @@ def _write_split(path: Path, material: _Material) -> None:
 
 def _fit_head(material: _Material, trainee: Trainee, device: torch.device) -> Head:
     """Fit on the training events as they are and on varied copies, as the encoder saw them."""
-    latents = [encode(trainee, material.images(material.train), device)]
+    latents = [encode(trainee, material.inputs(material.train), device)]
     labels = [material.events.label[material.train]]
-    for number in range(material.config.head.draws):
-        images, label = material.draw(_HEAD_DRAWS + number)
-        latents.append(encode(trainee, images, device))
+    draws = material.config.head.draws if material.config.augment.vary else 0
+    for number in range(draws):
+        inputs, label = material.draw(_HEAD_DRAWS + number)
+        latents.append(encode(trainee, inputs, device))
         labels.append(label)
     label = np.concatenate(labels)
     return fit_head(
