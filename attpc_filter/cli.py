@@ -316,7 +316,7 @@ def _inspect(options: argparse.Namespace, _: str) -> int:
         if options.png is not None:
             from attpc_filter.report import draw_event
 
-            draw_event(record, hits, plane, contract.projection.radius_mm, title, options.png)
+            draw_event(record, hits, plane, contract.radius_mm, title, options.png)
             _line(out, "picture", str(options.png))
     return 0
 
@@ -425,8 +425,10 @@ def _models(options: argparse.Namespace, _: str) -> int:
                 f"class {event_class.name}",
                 f"PDG {event_class.pdg}, threshold {event_class.threshold:g}",
             )
-        for part in ("projection", "hits", "detector", "training", "versions"):
+        for part in ("projection", "points", "hits", "detector", "training", "versions"):
             value = getattr(contract, part)
+            if value is None:
+                continue
             entries = value if isinstance(value, dict) else asdict(value)
             for key, entry in entries.items():
                 table.add_row(f"{part} {key}", str(entry))

@@ -62,7 +62,7 @@ def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
     for row, tag in enumerate(shown, start=1):
         for column, example in enumerate(job.examples[tag]):
             axes = figure.add_subplot(grid[row, column])
-            _draw_xy(axes, example, job.tagger.contract.projection.radius_mm)
+            _draw_xy(axes, example, job.tagger.contract.radius_mm)
             axes.set_title(example.title, fontsize=8)
             if column == 0:
                 axes.set_ylabel(tag, color=colours[tag], fontsize=12)

@@ -19,7 +19,6 @@ from attpc_filter.formats import Run
 from attpc_filter.formats.run import Allocate, allocate_new
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
-from attpc_filter.rebuild.projection import project
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record, join_hits
 from attpc_filter.score.bundle import Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
@@ -92,6 +91,8 @@ class Batch:
         NaN for events that were not scored.
     latents : ndarray of float32, shape (n_events, d), or None
         The same for the latents; None unless they are to be kept.
+    inputs : dict of str to ndarray of float32
+        What the model reads of the events that it scores, by the name of the graph's input.
     tags, reasons : list of str
         Their tags, and why an event has no class.
     """
@@ -101,7 +102,7 @@ class Batch:
     hits: Hits = field(init=False)
     origins: NDArray[np.uint8] = field(init=False)
     scored: NDArray[np.bool_] = field(init=False)
-    projections: NDArray[np.float32] = field(init=False)  # of the events to be scored
+    inputs: dict[str, NDArray[np.float32]] = field(init=False)
     scores: NDArray[np.float32] = field(init=False)
     latents: NDArray[np.float32] | None = None
     tags: list[str] = field(init=False)
@@ -188,7 +189,7 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
 def _compile(contract: Contract, plane: PadPlane, calibration: ZCalibration) -> None:
     """Have the kernels compiled, or loaded from numba's cache, before the clock starts."""
     record = Record(0, "", traces=np.zeros((1, N_TRACE_COLUMNS), np.int16))
-    project(rebuild_hits([record], plane, contract.hits, calibration), contract.projection)
+    contract.make_inputs(rebuild_hits([record], plane, contract.hits, calibration))
 
 
 def _require_same_hits(run: Run, tagger: Tagger) -> None:
@@ -267,32 +268,34 @@ def _read_batch(run: Run, at: int, buffer: NDArray[np.int16]) -> Batch:
 
 
 def _rebuild_batch(batch: Batch, tagger: Tagger, pool: ThreadPoolExecutor) -> None:
-    """Rebuild hits and projections, the batch divided among the threads; frees the traces."""
+    """Rebuild hits and the model's inputs, divided among the threads; frees the traces."""
     contract = tagger.contract
     readable = np.array([not (record.reason or record.passthrough) for record in batch.records])
 
-    def work(part: slice) -> tuple[Hits, NDArray[np.bool_], NDArray[np.float32]]:
+    def work(part: slice) -> tuple[Hits, NDArray[np.bool_], dict[str, NDArray[np.float32]]]:
         hits = rebuild_hits(batch.records[part], tagger.plane, contract.hits, tagger.calibration)
         scored = readable[part] & (hits.counts >= contract.hits.min_hits)
-        return hits, scored, project(hits, contract.projection, np.flatnonzero(scored))
+        return hits, scored, contract.make_inputs(hits, np.flatnonzero(scored))
 
     batch.origins = np.array([record.origin for record in batch.records], np.uint8)
     parts = list(pool.map(work, _slices(len(batch.records), tagger.config.n_threads)))
     batch.hits = join_hits([hits for hits, _, _ in parts])
     batch.scored = np.concatenate([scored for _, scored, _ in parts])
-    batch.projections = (
-        parts[0][2] if len(parts) == 1 else np.concatenate([images for _, _, images in parts])
-    )
+    batch.inputs = parts[0][2]
+    if len(parts) > 1:
+        batch.inputs = {
+            name: np.concatenate([inputs[name] for _, _, inputs in parts]) for name in batch.inputs
+        }
     for record in batch.records:
         record.traces = record.points = None
 
 
 def _score_batch(batch: Batch, tagger: Tagger) -> None:
     if tagger.config.keep_latents:
-        scores, latents = tagger.scorer.score_with_latent(batch.projections)
+        scores, latents = tagger.scorer.score_with_latent(batch.inputs)
         batch.latents = _spread(latents, batch.scored)
     else:
-        scores = tagger.scorer.score(batch.projections)
+        scores = tagger.scorer.score(batch.inputs)
     batch.scores = _spread(scores, batch.scored)
 
 

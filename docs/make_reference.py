@@ -14,7 +14,7 @@ from pathlib import Path
 from attpc_filter import manifest, records, tag
 from attpc_filter.config import example_yaml
 from attpc_filter.formats import tags
-from attpc_filter.rebuild import hits, projection
+from attpc_filter.rebuild import hits, point_set, projection
 from attpc_filter.score import bundle
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -50,6 +50,7 @@ def page() -> str:
                 hits.HitSettings,
                 hits.ZCalibration,
                 projection.ProjectionSettings,
+                point_set.PointSetSettings,
             ),
         ),
         "## Manifest, an entry a run\n",

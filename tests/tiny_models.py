@@ -1,4 +1,4 @@
-"""Tiny ONNX models whose scores are known beforehand: they count lit pixels.
+"""Tiny ONNX models whose scores are known beforehand: they count lit pixels, or points, or both.
 
 The graphs are built node by node and the contract is plain JSON: nothing of ``attpc_filter`` takes
 part. With ``s`` lit pixels the scores are the softmax of ``-(s - centre)^2 / 40``, the centres 30
@@ -77,6 +77,7 @@ def write_model(
     n_scores: int = 3,
     nan_above: float | None = None,
     outputs: tuple[str, ...] = ("scores", "latent"),
+    reads: tuple[str, ...] = ("projection",),
 ) -> Path:
     """Write the counting model.
 
@@ -92,12 +93,26 @@ def write_model(
         Scores are NaN for events with more lit pixels.
     outputs : tuple of str
         Outputs of the graph.
+    reads : tuple of str
+        Its inputs, ``projection`` and ``points`` (256 of them): lit pixels and hits are added up.
     """
 
     def constant(name: str, values: Any, dtype: Any = np.float32) -> onnx.TensorProto:
         return numpy_helper.from_array(np.asarray(values, dtype), name)
 
+    counting = {
+        "projection": [
+            helper.make_node("Sign", ["projection"], ["lit"]),
+            helper.make_node("ReduceSum", ["lit", "image_axes"], ["projection_count"], keepdims=0),
+        ],
+        "points": [
+            helper.make_node("Gather", ["points", "is_hit"], ["hits"], axis=2),
+            helper.make_node("ReduceSum", ["hits", "last_axis"], ["points_count"], keepdims=0),
+        ],
+    }
+    inputs = {"projection": [channels, size, size], "points": [256, 5]}
     initializers = [
+        constant("is_hit", 4, np.int64),
         constant("image_axes", [1, 2, 3], np.int64),
         constant("last_axis", [1], np.int64),
         constant("centres", [list(CENTRES)[:n_scores]]),
@@ -106,8 +121,8 @@ def write_model(
         constant("zero", [0.0]),
     ]
     nodes = [
-        helper.make_node("Sign", ["projection"], ["lit"]),
-        helper.make_node("ReduceSum", ["lit", "image_axes"], ["count"], keepdims=0),
+        *(node for name in reads for node in counting[name]),
+        helper.make_node("Sum", [f"{name}_count" for name in reads], ["count"]),
         helper.make_node("Unsqueeze", ["count", "last_axis"], ["latent"]),
         helper.make_node("Sub", ["latent", "centres"], ["distance"]),
         helper.make_node("Mul", ["distance", "distance"], ["square"]),
@@ -124,9 +139,8 @@ def write_model(
         nodes,
         "counter",
         [
-            helper.make_tensor_value_info(
-                "projection", TensorProto.FLOAT, ["n", channels, size, size]
-            )
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *inputs[name]])
+            for name in reads
         ],
         [helper.make_tensor_value_info(o, TensorProto.FLOAT, shapes[o]) for o in outputs],
         initializers,

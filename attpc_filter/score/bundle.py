@@ -1,10 +1,11 @@
 """The model bundle: one ONNX file that carries its own contract in its metadata.
 
-The contract says what the graph reads (projections, how hits are made, with which scale), what
+The contract says what the graph reads (projections, point sets or both, how hits are made), what
 it gives (classes with PDG codes, default thresholds) and where it comes from (training data,
 versions).
-The graph has one input ``projection``, float32 (n, channels, size, size), and the outputs
-``scores``, float32 (n, n_classes), each row summing to 1, and ``latent``, float32 (n, d).
+The graph has the inputs that the contract describes: ``projection``, float32 (n, channels, size,
+size), and ``points``, float32 (n, n_points, 5). Its outputs are ``scores``, float32 (n, n_classes),
+each row summing to 1, and ``latent``, float32 (n, d).
 """
 
 import hashlib
@@ -15,11 +16,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
-from attpc_filter.rebuild.projection import ProjectionSettings
+from attpc_filter.rebuild.point_set import PointSetSettings, gather_points
+from attpc_filter.rebuild.projection import ProjectionSettings, project
+from attpc_filter.records import Hits
 
 #: Version of the contract's layout; a bundle with another one is refused.
 CONTRACT_VERSION = 1
@@ -64,14 +69,16 @@ class Contract:
         How traces become hits.
     detector : ZCalibration
         The z calibration of the training data; a run's own replaces it.
-    projection : ProjectionSettings
-        What the graph reads.
+    projection : ProjectionSettings or None
+        What the graph's input ``projection`` holds; None: it has no such input.
     training : dict
         Fingerprint of the training data, split, seed, what the model scored.
     versions : dict
         Packages that made the bundle.
     version : int
         :data:`CONTRACT_VERSION`.
+    points : PointSetSettings or None
+        What the graph's input ``points`` holds; None: it has no such input.
     """
 
     name: str
@@ -79,10 +86,46 @@ class Contract:
     classes: tuple[EventClass, ...]
     hits: HitSettings
     detector: ZCalibration
-    projection: ProjectionSettings
+    projection: ProjectionSettings | None
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     version: int = CONTRACT_VERSION
+    points: PointSetSettings | None = None
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one event's part of each of the graph's inputs."""
+        settings = {"projection": self.projection, "points": self.points}
+        return {name: part.shape for name, part in settings.items() if part is not None}
+
+    @property
+    def radius_mm(self) -> float:
+        """Distance from the beam axis up to which the graph sees hits [mm]."""
+        return max(part.radius_mm for part in (self.projection, self.points) if part is not None)
+
+    def make_inputs(
+        self, hits: Hits, events: NDArray[np.int64] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Make what the graph reads from the hits of a batch of events, or of some of them.
+
+        Parameters
+        ----------
+        hits : Hits
+            The batch.
+        events : ndarray of int64, optional
+            Indices in the batch of the events that are wanted; all if left out.
+
+        Returns
+        -------
+        dict of str to ndarray of float32
+            A row an event, by the name of the graph's input.
+        """
+        inputs = {}
+        if self.projection is not None:
+            inputs["projection"] = project(hits, self.projection, events)
+        if self.points is not None:
+            inputs["points"] = gather_points(hits, self.points, events)
+        return inputs
 
     def to_json(self) -> str:
         """The contract as the JSON text that goes into the ONNX file's metadata."""
@@ -103,12 +146,17 @@ class Contract:
             raise ValueError(
                 f"contract version {found}, this attpc-filter reads {CONTRACT_VERSION}"
             )
-        projection = _build(ProjectionSettings, entries.pop("projection"))
+        reads = {
+            name: None if entries.get(name) is None else _build(settings, entries[name])
+            for name, settings in (("projection", ProjectionSettings), ("points", PointSetSettings))
+        }
+        if not any(reads.values()):
+            raise ValueError("it says neither what a projection nor what a point set holds")
         contract: Contract = _build(
             cls,
             entries
+            | reads
             | {
-                "projection": projection,
                 "hits": _build(HitSettings, entries["hits"]),
                 "detector": _build(ZCalibration, entries["detector"]),
                 "classes": tuple(_build(EventClass, entry) for entry in entries["classes"]),
@@ -211,7 +259,7 @@ def load_bundle(model: str) -> Bundle:
 
 def _check_graph(session: onnxruntime.InferenceSession, contract: Contract, path: Path) -> None:
     inputs = {node.name: node.shape[1:] for node in session.get_inputs()}
-    wanted = {"projection": list(contract.projection.shape)}
+    wanted = {name: list(shape) for name, shape in contract.input_shapes.items()}
     if inputs != wanted:
         raise UsageError(f"model {path}: the graph reads {inputs}, its contract says {wanted}")
     outputs = {node.name: node.shape[1:] for node in session.get_outputs()}

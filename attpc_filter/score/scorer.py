@@ -1,5 +1,6 @@
-"""Projections to scores: the ONNX Runtime session that runs a bundle."""
+"""Projections and point sets to scores: the ONNX Runtime session that runs a bundle."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -72,45 +73,58 @@ class Scorer:
         widths = {node.name: node.shape[1] for node in self._session.get_outputs()}
         self._n_classes = len(bundle.contract.classes)
         self.latent_size = widths["latent"] if isinstance(widths["latent"], int) else 0
-        self._input = np.zeros((batch_size, *bundle.contract.projection.shape), np.float32)
+        self._padded = {
+            name: np.zeros((batch_size, *shape), np.float32)
+            for name, shape in bundle.contract.input_shapes.items()
+        }
 
-    def score(self, projections: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, inputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Score a batch of events.
 
         Parameters
         ----------
-        projections : ndarray of float32, shape (n_events, channels, size, size)
-            The images; any number of events.
+        inputs : mapping of str to ndarray of float32
+            What the graph reads, see :meth:`Contract.make_inputs`; any number of events.
 
         Returns
         -------
         ndarray of float32, shape (n_events, n_classes)
             A row an event; not finite where the graph gave no number.
         """
-        scores = np.empty((len(projections), self._n_classes), np.float32)
-        self._run(projections, {"scores": scores})
+        scores = np.empty((_length(inputs), self._n_classes), np.float32)
+        self._run(inputs, {"scores": scores})
         return scores
 
     def score_with_latent(
-        self, projections: NDArray[np.float32]
+        self, inputs: Mapping[str, NDArray[np.float32]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score a batch of events; the latents, shape (n_events, latent_size), come with them."""
-        scores = np.empty((len(projections), self._n_classes), np.float32)
-        latents = np.empty((len(projections), self.latent_size), np.float32)
-        self._run(projections, {"scores": scores, "latent": latents})
+        n_events = _length(inputs)
+        scores = np.empty((n_events, self._n_classes), np.float32)
+        latents = np.empty((n_events, self.latent_size), np.float32)
+        self._run(inputs, {"scores": scores, "latent": latents})
         return scores, latents
 
     def _run(
-        self, projections: NDArray[np.float32], outputs: dict[str, NDArray[np.float32]]
+        self,
+        inputs: Mapping[str, NDArray[np.float32]],
+        outputs: dict[str, NDArray[np.float32]],
     ) -> None:
         """Fill the outputs, a row an event."""
-        for start in range(0, len(projections), self.batch_size):
-            part = projections[start : start + self.batch_size]
-            images = part
-            if len(part) < self.batch_size:
-                self._input[: len(part)] = part
-                self._input[len(part) :] = 0.0
-                images = self._input
-            results = self._session.run(list(outputs), {"projection": images})
+        n_events = _length(inputs)
+        for start in range(0, n_events, self.batch_size):
+            n_rows = min(self.batch_size, n_events - start)
+            part = {name: rows[start : start + n_rows] for name, rows in inputs.items()}
+            if n_rows < self.batch_size:
+                for name, padded in self._padded.items():
+                    padded[:n_rows] = part[name]
+                    padded[n_rows:] = 0.0
+                part = self._padded
+            results = self._session.run(list(outputs), part)
             for output, result in zip(outputs.values(), results, strict=True):
-                output[start : start + len(part)] = result[: len(part)]
+                output[start : start + n_rows] = result[:n_rows]
+
+
+def _length(inputs: Mapping[str, NDArray[np.float32]]) -> int:
+    """Number of events."""
+    return len(next(iter(inputs.values())))

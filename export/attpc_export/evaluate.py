@@ -10,7 +10,6 @@ import numpy as np
 from attpc_export.data import load_events, take_events
 from attpc_export.metrics import Judgement, judge, tag_scores
 from attpc_filter.errors import UsageError
-from attpc_filter.rebuild.projection import project
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Device, Scorer
 from attpc_filter.staging import Staging
@@ -120,6 +119,6 @@ def _evaluate_bundle(
     scores = np.empty((len(events), len(names)), np.float32)
     for start in range(0, len(events), scorer.batch_size):
         rows = np.arange(start, min(start + scorer.batch_size, len(events)))
-        scores[rows] = scorer.score(project(take_events(events.hits, rows), contract.projection))
+        scores[rows] = scorer.score(contract.make_inputs(take_events(events.hits, rows)))
     tags = tag_scores(scores, events.hits.counts, contract.classes, contract.hits)
     return judge(events, tags, names)

@@ -50,7 +50,9 @@ def test_the_scorer_gives_what_pytorch_gives(
         images[:] = fill
     with torch.no_grad():
         expected = scoring(torch.from_numpy(images))[0].numpy()
-    found = Scorer(load_bundle(str(bundle)), "cpu", batch_size=batch_size).score(images)
+    found = Scorer(load_bundle(str(bundle)), "cpu", batch_size=batch_size).score(
+        {"projection": images}
+    )
     assert np.abs(found - expected).max() <= 1e-4
     assert np.allclose(found.sum(axis=1), 1.0, atol=1e-6)
 

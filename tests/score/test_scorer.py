@@ -1,5 +1,6 @@
 """The scorer: one fixed batch shape inside, any number of events outside."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import load_bundle
@@ -14,12 +16,12 @@ from attpc_filter.score.scorer import Scorer
 from tests import tiny_models
 
 
-def images_with(counts: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def images_with(counts: list[int]) -> dict[str, NDArray[np.float32]]:
     """An image an event, with so many lit pixels."""
     images = np.zeros((len(counts), 1, 64, 64), np.float32)
     for image, count in zip(images, counts, strict=True):
         image.reshape(-1)[:count] = 0.5
-    return images
+    return {"projection": images}
 
 
 @settings(max_examples=30, deadline=None)
@@ -36,6 +38,23 @@ def test_scores_do_not_depend_on_the_batch(
     assert scores.dtype == np.float32
     for count, row in zip(counts, scores, strict=True):
         np.testing.assert_allclose(row, tiny_models.scores_of(count), atol=1e-6)
+
+
+def test_images_and_points_are_fed_together(tmp_path: Path) -> None:
+    """Both are cut into batches alike, and nothing of one batch is left in the next."""
+    points = {"n_points": 256, "radius_mm": 280.0, "z_low_mm": -50.0, "z_high_mm": 1050.0}
+    text = json.dumps(tiny_models.contract(points=points))
+    model = tiny_models.write_model(tmp_path / "both.onnx", text, reads=("projection", "points"))
+    scorer = Scorer(load_bundle(str(model)), "cpu", batch_size=3)
+    lit, filled = [10, 40, 0, 20, 5], [0, 20, 33, 9, 6]
+    inputs = images_with(lit) | {"points": np.zeros((5, 256, 5), np.float32)}
+    for rows, n in zip(inputs["points"], filled, strict=True):
+        rows[:n] = 1.0
+    for _ in range(2):
+        scores, latents = scorer.score_with_latent(inputs)
+        assert latents[:, 0].tolist() == [10, 60, 33, 29, 11]
+        for total, row in zip(latents[:, 0], scores, strict=True):
+            np.testing.assert_allclose(row, tiny_models.scores_of(int(total)), atol=1e-6)
 
 
 def test_what_the_graph_makes_of_one_event_is_not_seen_by_the_next(tmp_path: Path) -> None:
