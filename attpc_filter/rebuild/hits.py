@@ -126,6 +126,7 @@ def rebuild_hits(
                 settings.peak_threshold,
                 settings.max_peaks,
                 pad,
+                kernels.BLOCK,
                 columns,
                 used,
             )
@@ -181,13 +182,13 @@ def baseline_taps(window_scale: float) -> NDArray[np.float32]:
 
     Returns
     -------
-    ndarray of float32, shape (1 + a multiple of 8,)
+    ndarray of float32, shape (1 + a multiple of 5,)
         Centre tap, then the taps at distance 1, 2, ...; each holds for both sides; their sum is 1.
     """
     frequencies = np.arange(-_N // 2, _N // 2)
     kernel = np.fft.ifft(np.fft.ifftshift(np.sinc(frequencies / window_scale))).real
-    reach = min(int(np.ceil(_N / window_scale / 2)) + _RIPPLE_SAMPLES, _N // 2 - 8)
-    taps = np.zeros(1 + -(-reach // 8) * 8)
+    reach = min(int(np.ceil(_N / window_scale / 2)) + _RIPPLE_SAMPLES, _N // 2 - 5)
+    taps = np.zeros(1 + -(-reach // 5) * 5)
     taps[: reach + 1] = kernel[: reach + 1]
     normalised: NDArray[np.float32] = (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
     return normalised
@@ -209,23 +210,25 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
         Samples above the baseline [ADC], cut to integers.
     """
     taps = baseline_taps(window_scale)
-    samples = np.empty(_N, np.float32)
-    signal = np.empty(_N, np.float32)
+    samples, kept = np.empty((2, _N), np.int16)
+    signal = np.empty(_N, np.int32)
     base = np.empty(_N + 2 * len(taps) - 2, np.float32)
-    running = np.empty(len(base) + 1, np.int32)
+    sums = np.empty((3, len(base)), np.float32)
     smooth = np.empty(kernels.BLOCK, np.float32)
-    lows, highs = np.empty((2, _N // kernels.BLOCK), np.float32)
+    lows, highs = np.empty((2, _N // kernels.BLOCK), np.int32)
     kernels.subtract_baseline(
         np.ascontiguousarray(trace, np.int16),
         taps,
         _N / window_scale,
         samples,
+        kept,
         base,
-        running,
+        sums,
         smooth,
+        kernels.BLOCK,
         signal,
         lows,
         highs,
         -kernels.LARGE,
     )
-    return signal
+    return signal.astype(np.float32)

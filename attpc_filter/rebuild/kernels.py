@@ -15,6 +15,7 @@ BLOCK = 32
 #: Blocks that stay this far below the threshold by the plain average hold no peak.
 _NEAR_ADC = 25.0
 LARGE = 1.0e9
+_MOST = np.iinfo(np.int16).max
 _N_BLOCKS = _N // BLOCK
 
 
@@ -36,20 +37,22 @@ def hits_of_traces(
     threshold,
     max_peaks,
     pad_out,
+    block_length,
     columns,
     used,
 ):
     """Append the hits of an event from ``used`` on; returns where the next event's begin."""
-    samples = np.empty(_N, np.float32)
+    samples = np.empty(_N, np.int16)
+    kept = np.empty(_N, np.int16)
     base = np.empty(_N + 2 * len(taps) - 2, np.float32)
-    running = np.empty(len(base) + 1, np.int32)
+    sums = np.empty((3, len(base)), np.float32)
     smooth = np.empty(BLOCK, np.float32)
-    signal = np.empty(_N, np.float32)
+    signal = np.empty(_N, np.int32)
     peaks = np.empty(_MAX_CANDIDATES, np.int32)
     order = np.empty(_MAX_CANDIDATES, np.int32)
     keep = np.empty(_MAX_CANDIDATES, np.bool_)
-    lows = np.empty(_N_BLOCKS, np.float32)
-    highs = np.empty(_N_BLOCKS, np.float32)
+    lows = np.empty(_N_BLOCKS, np.int32)
+    highs = np.empty(_N_BLOCKS, np.int32)
     left = np.empty(_MAX_CANDIDATES, np.int32)
     right = np.empty(_MAX_CANDIDATES, np.int32)
     for row in range(traces.shape[0]):
@@ -63,9 +66,11 @@ def hits_of_traces(
                 taps,
                 width,
                 samples,
+                kept,
                 base,
-                running,
+                sums,
                 smooth,
+                block_length,
                 signal,
                 lows,
                 highs,
@@ -89,10 +94,10 @@ def hits_of_traces(
             if n > max_peaks:
                 continue
         else:
-            n = largest_sample(trace, threshold, signal, peaks, left, right)
+            n = largest_sample(trace, threshold, kept, signal, peaks, left, right)
         for k in range(n):
             at = peaks[k]
-            total = np.float32(0.0)
+            total = 0
             for i in range(left[k], right[k]):
                 total += abs(signal[i])
             pad_out[used] = pad
@@ -107,7 +112,19 @@ def hits_of_traces(
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
 def subtract_baseline(
-    trace, taps, width, samples, base, running, smooth, signal, lows, highs, threshold
+    trace,
+    taps,
+    width,
+    samples,
+    kept,
+    base,
+    sums,
+    smooth,
+    block_length,
+    signal,
+    lows,
+    highs,
+    threshold,
 ):
     """Write the trace less its baseline to ``signal``; False if nothing can exceed ``threshold``.
 
@@ -116,110 +133,186 @@ def subtract_baseline(
     towards zero, where Spyral's arrays are integers: the mean that fills the base, and the signal.
 
     Blocks that come near the threshold are smoothed with ``taps``, as Spyral does; the others, of
-    which only the lowest sample matters, with a plain average over ``width`` samples from a running
-    sum. ``lows`` and ``highs`` get the extremes of each block of the signal. Scratch: ``samples``;
-    ``base``, the samples with ``len(taps) - 1`` more on either side; ``running``, one longer;
+    which only the lowest sample matters, with a plain average over ``width`` samples. ``lows`` and
+    ``highs`` get the extremes of each block of the signal. Scratch: ``samples`` and ``kept``;
+    ``base``, the samples with ``len(taps) - 1`` more on either side; ``sums``, three of its length;
     ``smooth``, a block.
+
+    Loops go over the lengths of arrays and views, and each does one thing: that is what the
+    compiler vectorises. A loop of known, small length it unrolls instead; an index that could be
+    negative, numba checks.
     """
     margin = len(taps) - 1
-    centre = base[margin:]
-    for i in range(_N):
+    for i in range(len(samples)):
         samples[i] = trace[i]
     samples[0] = samples[1]
-    samples[_N - 1] = samples[_N - 2]
-    # sums of differences to one sample stay small, so that float32 holds them
-    origin = samples[0]
-    total = np.float32(0.0)
-    squares = np.float32(0.0)
-    for i in range(_N):
-        above = samples[i] - origin
-        total += above
-        squares += above * above
-    lowest = trace[1]
-    highest = trace[1]
-    for i in range(1, _N - 1):
-        lowest = min(lowest, trace[i])
-        highest = max(highest, trace[i])
+    samples[-1] = samples[-2]
+    lowest, highest = _extremes(samples)
     if np.int32(highest) - np.int32(lowest) <= threshold:  # the baseline lies between them
         return False
-    mean = total / _N
-    sigma = np.sqrt(max(squares / _N - mean * mean, 0.0))
-    # samples are integers: x - mean > 1.5 sigma is x > floor(mean + 1.5 sigma)
-    cut = np.int32(np.floor(origin + mean + 1.5 * sigma))
-    kept = np.int32(0)
-    kept_total = np.int32(0)
-    for i in range(_N):
-        sample = np.int32(samples[i])
-        below = sample <= cut
-        kept += np.int32(1) if below else np.int32(0)
-        kept_total += sample if below else np.int32(0)
-    filler = np.int32(kept_total / kept) if kept > 0 else np.int32(0)
-    whole = running[margin + 1 :]
-    for i in range(_N):
-        sample = np.int32(samples[i])
-        sample = sample if sample <= cut else filler
-        whole[i] = sample
-        centre[i] = np.float32(sample)
-    for i in range(margin):
-        base[i] = base[_N + i]
-        base[margin + _N + i] = base[margin + i]
-        running[i + 1] = running[_N + i + 1]
-        running[margin + _N + i + 1] = running[margin + i + 1]
-    summed = np.int32(0)
-    running[0] = summed
-    for i in range(1, len(running)):
-        summed += running[i]
-        running[i] = summed
+    cut, filler = _base_level(samples, kept)
+
+    centre = base[margin : margin + _N]
+    for i in range(len(centre)):
+        centre[i] = np.float32(samples[i] if samples[i] <= cut else filler)
+    # the average goes round in a circle
+    before = base[:margin]
+    last = base[_N : _N + margin]
+    for i in range(len(before)):
+        before[i] = last[i]
+    after = base[margin + _N :]
+    first = base[margin : 2 * margin]
+    for i in range(len(after)):
+        after[i] = first[i]
+
     half = int((width - 1.0) / 2.0)
     fraction = np.float32((width - 1.0) / 2.0 - half)
     norm = np.float32(1.0 / width)
-    # views, so that no index is negative: numba's check for that would stop the vectoriser
-    low_end = running[margin - half :]
-    high_end = running[margin + half + 1 :]
-    before = base[margin - half - 1 :]
-    after = base[margin + half + 1 :]
-    for i in range(_N):
-        window = np.float32(high_end[i] - low_end[i]) + fraction * (before[i] + after[i])
-        signal[i] = np.float32(np.int32(samples[i] - window * norm))
+    window = sums[0]
+    _window_sums(base[margin - half :], 2 * half + 1, sums[1], sums[2], window)
+    below = base[margin - half - 1 :]
+    beyond = base[margin + half + 1 :]
+    for i in range(len(signal)):
+        average = (window[i] + fraction * (below[i] + beyond[i])) * norm
+        signal[i] = np.int32(np.float32(samples[i]) - average)
 
     near = threshold - _NEAR_ADC
-    for block in range(_N_BLOCKS):
-        low = signal[block * BLOCK]
-        high = low
-        for i in range(block * BLOCK, block * BLOCK + BLOCK):
-            low = min(low, signal[i])
-            high = max(high, signal[i])
+    for block in range(len(lows)):
+        here = signal[block * block_length : (block + 1) * block_length]
+        low, high = _extremes(here)
         if high > near:
-            start = block * BLOCK
-            for i in range(BLOCK):
-                smooth[i] = taps[0] * centre[start + i]
-            # eight taps a pass keep the sum in a register: the compiler vectorises over i
-            for k in range(1, len(taps), 8):
-                t0, t1, t2, t3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-                t4, t5, t6, t7 = taps[k + 4], taps[k + 5], taps[k + 6], taps[k + 7]
-                left = base[margin + start - k - 7 :]
-                right = base[margin + start + k :]
-                for i in range(BLOCK):
-                    smooth[i] += (
-                        t0 * (left[i + 7] + right[i])
-                        + t1 * (left[i + 6] + right[i + 1])
-                        + t2 * (left[i + 5] + right[i + 2])
-                        + t3 * (left[i + 4] + right[i + 3])
-                        + t4 * (left[i + 3] + right[i + 4])
-                        + t5 * (left[i + 2] + right[i + 5])
-                        + t6 * (left[i + 1] + right[i + 6])
-                        + t7 * (left[i] + right[i + 7])
-                    )
-            low = np.float32(LARGE)
-            high = np.float32(-LARGE)
-            for i in range(BLOCK):
-                here = np.float32(np.int32(samples[start + i] - smooth[i]))
-                signal[start + i] = here
-                low = min(low, here)
-                high = max(high, here)
+            start = block * block_length
+            _smooth_block(samples[start:], base[start:], taps, smooth, here)
+            low, high = _extremes(here)
         lows[block] = low
         highs[block] = high
     return True
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+def _base_level(samples, kept):
+    """Highest sample of the base, mean + 1.5 sigma, and the mean of the base as an integer."""
+    # sums of differences to one sample stay small, so that float32 holds them
+    origin = np.float32(samples[0])
+    total = np.float32(0.0)
+    squares = np.float32(0.0)
+    for i in range(len(samples)):
+        above = np.float32(samples[i]) - origin
+        total += above
+        squares += above * above
+    mean = total / len(samples)
+    sigma = np.sqrt(max(squares / len(samples) - mean * mean, 0.0))
+    # samples are integers: x - mean > 1.5 sigma is x > floor(mean + 1.5 sigma)
+    cut = np.int16(min(np.floor(origin + mean + 1.5 * sigma), np.float64(_MOST)))
+    for i in range(len(samples)):
+        kept[i] = samples[i] if samples[i] <= cut else np.int16(0)
+    total_kept = np.int32(0)
+    for i in range(len(kept)):
+        total_kept += np.int32(kept[i])
+    for i in range(len(samples)):
+        kept[i] = np.int16(1) if samples[i] <= cut else np.int16(0)
+    n_kept = np.int32(0)
+    for i in range(len(kept)):
+        n_kept += np.int32(kept[i])
+    return cut, np.int16(total_kept / max(n_kept, 1))
+
+
+@njit(nogil=True, cache=True)
+def _window_sums(values, length, level, other, sums):
+    """Sums of ``length`` (odd) successive values from each index on, by doubling what is summed."""
+    size = 1
+    for i in range(len(level)):
+        level[i] = values[i]
+    for i in range(len(sums)):
+        sums[i] = values[i]
+    begin = 1
+    while 2 * size <= length:
+        ahead = level[size:]
+        for i in range(len(ahead)):
+            other[i] = level[i] + ahead[i]
+        level, other = other, level
+        size *= 2
+        if length & size:
+            part = level[begin:]
+            for i in range(len(sums)):
+                sums[i] += part[i]
+            begin += size
+
+
+@njit(nogil=True, cache=True)
+def _extremes(signal):
+    low = signal[0]
+    high = signal[0]
+    for i in range(len(signal)):
+        low = min(low, signal[i])
+        high = max(high, signal[i])
+    return low, high
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+def _smooth_block(samples, base, taps, smooth, signal):
+    """Samples less the base smoothed with ``taps``; the base begins a margin before the samples."""
+    margin = len(taps) - 1
+    centre = base[margin:]
+    for i in range(len(signal)):
+        smooth[i] = taps[0] * centre[i]
+    # five taps a pass keep the sum in a register: the compiler vectorises over i
+    for k in range(1, len(taps), 5):
+        t0, t1, t2, t3, t4 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3], taps[k + 4]
+        left = base[margin - k - 4 :]
+        right = base[margin + k :]
+        for i in range(len(signal)):
+            smooth[i] += (
+                t0 * (left[i + 4] + right[i])
+                + t1 * (left[i + 3] + right[i + 1])
+                + t2 * (left[i + 2] + right[i + 2])
+                + t3 * (left[i + 1] + right[i + 3])
+                + t4 * (left[i] + right[i + 4])
+            )
+    for i in range(len(signal)):
+        signal[i] = np.int32(np.float32(samples[i]) - smooth[i])
+
+
+@njit(nogil=True, cache=True)
+def _lowest_before(signal, lows, highs, at):
+    """Lowest sample on the way from ``at`` down to the first that is higher."""
+    height = signal[at]
+    lowest = height
+    own = at // BLOCK
+    for i in range(at - 1, own * BLOCK - 1, -1):
+        if signal[i] > height:
+            return lowest
+        lowest = min(lowest, signal[i])
+    for block in range(own - 1, -1, -1):
+        if highs[block] > height:
+            i = (block + 1) * BLOCK - 1
+            while signal[i] <= height:
+                lowest = min(lowest, signal[i])
+                i -= 1
+            return lowest
+        lowest = min(lowest, lows[block])
+    return lowest
+
+
+@njit(nogil=True, cache=True)
+def _lowest_after(signal, lows, highs, at):
+    """Lowest sample on the way from ``at`` up to the first that is higher."""
+    height = signal[at]
+    lowest = height
+    own = at // BLOCK
+    for i in range(at + 1, (own + 1) * BLOCK):
+        if signal[i] > height:
+            return lowest
+        lowest = min(lowest, signal[i])
+    for block in range(own + 1, len(highs)):
+        if highs[block] > height:
+            i = block * BLOCK
+            while signal[i] <= height:
+                lowest = min(lowest, signal[i])
+                i += 1
+            return lowest
+        lowest = min(lowest, lows[block])
+    return lowest
 
 
 @njit(nogil=True, cache=True)
@@ -248,12 +341,14 @@ def find_peaks(
     peak and the next higher one goes a block at a step.
     """
     distance = np.int32(np.ceil(separation))
+    highest_below = np.int32(np.floor(threshold))  # the samples are integers
     found = 0
     for block in range(_N_BLOCKS):
-        if highs[block] <= threshold:
+        if highs[block] <= highest_below:
             continue
         for i in range(max(block * BLOCK, 1), min((block + 1) * BLOCK, _N - 1)):
-            if signal[i] > threshold and signal[i - 1] < signal[i] and signal[i + 1] <= signal[i]:
+            sample = signal[i]
+            if sample > highest_below and signal[i - 1] < sample and signal[i + 1] <= sample:
                 ahead = i + 1
                 while ahead < _N - 1 and signal[ahead] == signal[i]:
                     ahead += 1
@@ -292,36 +387,21 @@ def find_peaks(
             continue
         at = peaks[k]
         height = signal[at]
-        left_lowest = height
-        i = at
-        while i >= 0 and signal[i] <= height:
-            if i % BLOCK == BLOCK - 1 and highs[i // BLOCK] <= height:
-                left_lowest = min(left_lowest, lows[i // BLOCK])
-                i -= BLOCK
-            else:
-                left_lowest = min(left_lowest, signal[i])
-                i -= 1
-        right_lowest = height
-        i = at
-        while i < _N and signal[i] <= height:
-            if i % BLOCK == 0 and highs[i // BLOCK] <= height:
-                right_lowest = min(right_lowest, lows[i // BLOCK])
-                i += BLOCK
-            else:
-                right_lowest = min(right_lowest, signal[i])
-                i += 1
+        left_lowest = _lowest_before(signal, lows, highs, at)
+        right_lowest = _lowest_after(signal, lows, highs, at)
         depth = height - max(left_lowest, right_lowest)
         if depth < prominence or depth == 0:
             continue
         level = height - depth * 0.95  # above the lowest sample on either side
+        whole_level = np.int32(np.floor(level))
         i = at
-        while level < signal[i]:
+        while signal[i] > whole_level:
             i -= 1
         left_cross = float(i)
         if signal[i] < level:
             left_cross += (level - signal[i]) / (signal[i + 1] - signal[i])
         i = at
-        while level < signal[i]:
+        while signal[i] > whole_level:
             i += 1
         right_cross = float(i)
         if signal[i] < level:
@@ -335,39 +415,25 @@ def find_peaks(
     return n
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
-def largest_sample(trace, threshold, signal, peaks, left, right):
+@njit(nogil=True, cache=True)
+def largest_sample(trace, threshold, kept, signal, peaks, left, right):
     """One hit a pad, the largest sample above the local base: 1 if there is one, else 0.
 
     The base is the mean of the samples that do not exceed mean + 1.5 sigma, the same samples that
-    ``multi`` takes for its baseline; the integral runs while the signal stays positive.
+    ``multi`` takes for its baseline; the integral runs while the signal stays positive. The first
+    and the last sample are noisy and left out.
     """
-    total = np.int64(0)
-    squares = np.int64(0)
-    highest = np.int32(trace[1])
-    for i in range(1, _N - 1):
-        sample = np.int32(trace[i])
-        total += sample
-        squares += np.int64(sample * sample)
-        highest = max(highest, sample)
-    mean = total / (_N - 2)
-    if highest - mean <= 0.0:
+    inner = trace[1 : _N - 1]
+    lowest, highest = _extremes(inner)
+    if np.int32(highest) - np.int32(lowest) <= threshold:  # the base lies between them
         return 0
-    sigma = np.sqrt(max(squares / (_N - 2) - mean * mean, 0.0))
-    cut = np.int32(np.floor(mean + 1.5 * sigma))
-    kept = 0
-    kept_total = np.int64(0)
-    for i in range(1, _N - 1):
-        sample = np.int32(trace[i])
-        below = sample <= cut
-        kept += below
-        kept_total += sample if below else 0
-    base = np.int32(kept_total / kept) if kept > 0 else np.int32(mean)
+    base = np.int32(_base_level(inner, kept[: len(inner)])[1])
     if highest - base <= threshold:
         return 0
-    at = 1
-    while trace[at] != highest:
-        at += 1
+    best = np.int32(inner[0]) << 10  # sample and place in one number: the first of the largest wins
+    for i in range(len(inner)):
+        best = max(best, (np.int32(inner[i]) << 10) - np.int32(i))
+    at = 1 + (np.int32(highest) << 10) - best
     i = at
     while i > 0 and trace[i] > base:
         signal[i] = np.int32(trace[i]) - base
