@@ -59,11 +59,14 @@ class BackboneSettings:
         torchvision); an ``.onnx`` does not say.
     pooled : bool
         Average each of its last maps over the image, instead of taking all their pixels.
+    trained : bool
+        Train it further with the labels, end to end: it is frozen no longer.
     """
 
     weights: str = "vgg16-imagenet-conv-fp16.npz"
     convention: Convention = "file"
     pooled: bool = False
+    trained: bool = False
 
     def __post_init__(self) -> None:
         suffix = Path(self.weights).suffix
@@ -83,8 +86,6 @@ class Backbone(nn.Module):
         Which one.
     image_shape : tuple of int
         (channels, rows, columns) of a projection; one channel is shown as grey, three as colours.
-    trained : bool
-        Leave its weights free to be trained further.
 
     Attributes
     ----------
@@ -97,9 +98,7 @@ class Backbone(nn.Module):
         If the file cannot be read or holds something else.
     """
 
-    def __init__(
-        self, settings: BackboneSettings, image_shape: tuple[int, int, int], trained: bool = False
-    ) -> None:
+    def __init__(self, settings: BackboneSettings, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         if image_shape[0] not in (1, 3):
             raise ValueError(f"a backbone reads 1 or 3 views, not {image_shape[0]}")
@@ -113,7 +112,7 @@ class Backbone(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).reshape(1, 3, 1, 1))
         self.pooled = settings.pooled
         for parameter in self.parameters():
-            parameter.requires_grad_(trained)
+            parameter.requires_grad_(settings.trained)
         self.eval()
         with torch.no_grad():
             self.n_features = int(self(torch.zeros(1, *image_shape)).shape[1])
@@ -135,7 +134,7 @@ class Backbone(nn.Module):
 
 
 class BackboneModel(LatentModel):
-    """A frozen backbone whose features are the latent; nothing of it is trained.
+    """A backbone whose features are the latent: frozen, or trained further with the labels.
 
     Parameters
     ----------
@@ -148,11 +147,12 @@ class BackboneModel(LatentModel):
     def __init__(self, settings: BackboneSettings, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.backbone = Backbone(settings, image_shape)
+        self.trained = settings.trained
         self.latent_size = self.backbone.n_features
 
-    def frozen_part(self) -> nn.Module:
-        """The backbone (see :meth:`LatentModel.frozen_part`)."""
-        return self.backbone
+    def frozen_part(self) -> nn.Module | None:
+        """The backbone if it is frozen (see :meth:`LatentModel.frozen_part`)."""
+        return None if self.trained else self.backbone
 
     def encode(self, images: Tensor, features: Tensor | None = None) -> Tensor:
         """Features of the backbone (see :meth:`LatentModel.encode`)."""
@@ -160,7 +160,7 @@ class BackboneModel(LatentModel):
         return latent
 
     def loss(self, images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Nothing is trained: the loss is 0 (see :meth:`LatentModel.loss`)."""
+        """0: but for labels there is nothing to learn (see :meth:`LatentModel.loss`)."""
         return images.new_zeros(()), self.encode(images, features)
 
 

@@ -3,8 +3,13 @@
 from typing import Any
 
 from attpc_export.ar0 import Ar0, Ar0Settings
+from attpc_export.ar1 import Ar1, Ar1Settings
 from attpc_export.autoencoder import Autoencoder, AutoencoderSettings
 from attpc_export.backbone import BackboneModel, BackboneSettings
+from attpc_export.dcec import Dcec, DcecSettings
+from attpc_export.draw import Draw, DrawSettings
+from attpc_export.duelling import Duelling, DuellingSettings
+from attpc_export.mixae import Mixae, MixaeSettings
 from attpc_export.model import LatentModel
 from attpc_filter.errors import UsageError
 
@@ -12,7 +17,12 @@ from attpc_filter.errors import UsageError
 MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "autoencoder": (AutoencoderSettings, Autoencoder),
     "ar0": (Ar0Settings, Ar0),
+    "ar1": (Ar1Settings, Ar1),
     "backbone": (BackboneSettings, BackboneModel),
+    "dcec": (DcecSettings, Dcec),
+    "draw": (DrawSettings, Draw),
+    "duelling": (DuellingSettings, Duelling),
+    "mixae": (MixaeSettings, Mixae),
 }
 
 

@@ -20,8 +20,7 @@ from tests.conftest import SHARED
 SHAPE = (1, 32, 32)
 
 
-@pytest.fixture(scope="module")
-def weights() -> dict[str, NDArray[np.float32]]:
+def made_up_weights() -> dict[str, NDArray[np.float32]]:
     """Made-up weights of VGG16's convolutions, small enough to keep the numbers near 1."""
     rng = np.random.default_rng(1)
     found: dict[str, NDArray[np.float32]] = {}
@@ -36,6 +35,11 @@ def weights() -> dict[str, NDArray[np.float32]]:
         found[f"{number}.bias"] = rng.normal(0.0, 0.1, filters).astype(np.float32)
         channels, number = filters, number + 2
     return found
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, NDArray[np.float32]]:
+    return made_up_weights()
 
 
 def onnx_vgg16(weights: dict[str, NDArray[np.float32]], path: Path) -> Path:
