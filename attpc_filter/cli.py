@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attpc_filter import __version__
-from attpc_filter.config import Config, example_yaml, make_config, option_type
+from attpc_filter.config import Config, example_yaml, is_table, make_config, option_type
 from attpc_filter.errors import AttpcFilterError, UsageError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--event", type=int, metavar="N", help="event number")
     inspect.add_argument("--png", type=Path, metavar="OUT", help="picture of the event")
     inspect.add_argument("--model", default="default", metavar="NAME|FILE", help="whose hits")
+    _add_options(inspect, "root_")
     inspect.set_defaults(act=_inspect)
 
     retag = commands.add_parser(
@@ -174,13 +175,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """An argument for each option of the configuration, absent unless given."""
+def _add_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """An argument for each option of the configuration that begins so, absent unless given."""
     for option in fields(Config):
+        if not option.name.startswith(prefix):
+            continue
         kind, _ = option_type(option.name)
         unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
         default = option.default
-        shown = "" if default in (None, MISSING) else f" (default: {default})"
+        shown = "" if default in (None, "", MISSING) else f" (default: {default})"
         settings: dict[str, Any] = {
             "dest": option.name,
             "default": argparse.SUPPRESS,
@@ -188,8 +191,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         }
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
-        elif kind == dict[str, float]:
-            settings |= {"nargs": "+", "action": _Scores, "metavar": option.metadata["metavar"]}
+        elif is_table(kind):
+            action = _Scores if kind == dict[str, float] else _Names
+            settings |= {"nargs": "+", "action": action, "metavar": option.metadata["metavar"]}
         elif choices := get_args(kind):
             settings["choices"] = choices
         else:
@@ -217,15 +221,38 @@ class _Scores(argparse.Action):
         setattr(namespace, self.dest, scores)
 
 
+class _Names(argparse.Action):
+    """``x=hit_x event=event_number`` as a dict."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        names = {}
+        for value in values or ():
+            name, _, text = str(value).partition("=")
+            if not name or not text:
+                parser.error(f"{option_string}: {value!r} is not {self.metavar}")
+            names[name] = text
+        setattr(namespace, self.dest, names)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the configuration that stand on the command line."""
+    known = {option.name for option in fields(Config)}
+    return {name: value for name, value in vars(options).items() if name in known}
+
+
 def _run(options: argparse.Namespace, command: str) -> int:
     from attpc_filter.manifest import MANIFEST_NAME
     from attpc_filter.pipeline import run_job
     from attpc_filter.progress import Display, summary_table
 
     _interrupt_in_order()
-    known = {option.name for option in fields(Config)}
-    given = {name: value for name, value in vars(options).items() if name in known}
-    config = make_config(options.config, given)
+    config = make_config(options.config, _given(options))
     log = Console(stderr=True)
     display = Display(log)
     try:
@@ -276,20 +303,28 @@ def _say_where(out: Console, what: str, path: Path | str, more: str = "") -> Non
 
 
 def _inspect(options: argparse.Namespace, _: str) -> int:
-    from attpc_filter.formats import open_run
+    from attpc_filter.formats import list_contents, open_run
     from attpc_filter.rebuild.hits import rebuild_hits
     from attpc_filter.rebuild.padplane import load_padplane
     from attpc_filter.score.bundle import load_bundle
 
     if options.png is not None and options.event is None:
         raise UsageError("--png needs --event N")
+    root = make_config(None, _given(options)).root_options
     out = _console()
-    with open_run(options.run) as run:
+    contents = list_contents(options.run)
+    if contents:
+        _say_what_file(options.run, out)
+        for title, text in contents:
+            _line(out, title, text)
+    with open_run(options.run, root) as run:
         numbers = [event for event, _ in run.events]
-        n_bytes = options.run.stat().st_size
         gaps = numbers[-1] - numbers[0] + 1 - len(set(numbers))
-        _line(out, "file", f"{options.run} ({n_bytes / 1e6:.1f} MB)")
+        if not contents:
+            _say_what_file(options.run, out)
         _line(out, "format", run.format_name)
+        for title, text in run.details:
+            _line(out, title, text)
         _line(out, "run", str(run.number))
         _line(
             out, "events", f"{len(numbers)}, numbers {numbers[0]} to {numbers[-1]}, {gaps} missing"
@@ -319,6 +354,10 @@ def _inspect(options: argparse.Namespace, _: str) -> int:
             draw_event(record, hits, plane, contract.radius_mm, title, options.png)
             _line(out, "picture", str(options.png))
     return 0
+
+
+def _say_what_file(path: Path, out: Console) -> None:
+    _line(out, "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _inspect_all(run: "Run", out: Console) -> None:

@@ -9,11 +9,12 @@ import os
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from attpc_filter.errors import UsageError
+from attpc_filter.root_options import ROLES, RootOptions
 
 
 def _option(default: Any, help: str, unit: str = "", metavar: str | None = None) -> Any:
@@ -68,7 +69,23 @@ class Config:
         None, "length of the drift; left out: the model's", "mm", "MM"
     )
 
+    root_tree: str = _option("", "ROOT files: tree to read; left out, found by class", "", "NAME")
+    root_branch: str = _option(
+        "",
+        "ROOT files: branch of AtRawEvent or AtEvent; left out, found by class",
+        "",
+        "NAME",
+    )
+    root_columns: dict[str, str] = _option(
+        {},
+        "ROOT files: the columns of a plain tree, by what is in them"
+        f" ({', '.join(ROLES)}); time in time buckets, x, y, z in mm",
+        "",
+        "ROLE=COLUMN",
+    )
+
     def __post_init__(self) -> None:
+        _ = self.root_options  # refuses columns that make no events
         if self.threads < 0:
             raise UsageError(f"threads: {self.threads} is negative; 0 takes one a core")
         for name in ("micromegas_time_bucket", "window_time_bucket", "detector_length"):
@@ -78,6 +95,11 @@ class Config:
         for name, threshold in self.thresholds.items():
             if not 0 <= threshold <= 1:
                 raise UsageError(f"thresholds: {name}={threshold:g} is not between 0 and 1")
+
+    @property
+    def root_options(self) -> RootOptions:
+        """What to read of ROOT files."""
+        return RootOptions(self.root_tree, self.root_branch, self.root_columns)
 
     @property
     def n_threads(self) -> int:
@@ -128,12 +150,16 @@ def option_type(name: str) -> tuple[Any, bool]:
     return hint, False
 
 
+def is_table(kind: Any) -> bool:
+    """Whether an option is a table: something for each of several names."""
+    return get_origin(kind) is dict
+
+
 def _checked(name: str, value: Any) -> Any:
     kind, optional = option_type(name)
     if value is None and optional:
         return None
-    choices = get_args(kind) if not isinstance(kind, type) else ()
-    if choices and kind is not dict and not hasattr(kind, "keys"):
+    if choices := () if is_table(kind) else get_args(kind):
         if value in choices:
             return value
         raise UsageError(f"{name}: {value!r} is none of {', '.join(map(str, choices))}")
@@ -143,6 +169,10 @@ def _checked(name: str, value: Any) -> Any:
             if all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers):
                 return {str(key): float(number) for key, number in value.items()}
         raise UsageError(f"{name}: {value!r} is not a table of numbers by class")
+    if kind == dict[str, str]:
+        if isinstance(value, dict) and all(v and isinstance(v, str) for v in value.values()):
+            return {str(key): text for key, text in value.items()}
+        raise UsageError(f"{name}: {value!r} is not a table of names")
     if kind is Path and isinstance(value, str | Path) and value != "":
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -160,7 +190,7 @@ def example_yaml() -> str:
         kind, _ = option_type(option.name)
         default = option.default if option.default_factory is MISSING else option.default_factory()
         unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
-        choices = get_args(kind) if kind != dict[str, float] else ()
+        choices = () if is_table(kind) else get_args(kind)
         lines.append(f"# {option.metadata['help']}{unit}")
         if choices:
             lines.append(f"# one of: {', '.join(choices)}")

@@ -240,7 +240,7 @@ def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutc
     started = time.perf_counter()
     outcome = RunOutcome(str(path))
     classes = job.tagger.classes
-    with open_run(path) as run, Staging() as staging:
+    with open_run(path, job.tagger.config.root_options) as run, Staging() as staging:
         n_bytes = path.stat().st_size
         outcome.run, outcome.format = run.number, run.format_name
         outcome.n_events = len(run.events)
@@ -251,7 +251,7 @@ def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutc
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         with (
-            _RunWriter(run, job, staging) as writer,
+            _RunWriter(run, path, job, staging) as writer,
             contextlib.closing(tag_events(run, job.tagger)) as batches,
         ):
             for batch in batches:
@@ -292,7 +292,7 @@ class _RunWriter:
         The files by what they hold: ``tags``, ``hits``, ``latents``, and the streams' labels.
     """
 
-    def __init__(self, run: Run, job: Job, staging: Staging) -> None:
+    def __init__(self, run: Run, source: Path, job: Job, staging: Staging) -> None:
         tagger, config = job.tagger, job.tagger.config
         if config.keep_hits and run.hits_made is not None:
             raise InputError(f"{run.path}: a hit store already; leave out keep_hits")
@@ -306,7 +306,7 @@ class _RunWriter:
         self.files: dict[str, Path] = {}
 
         def staged(what: str, suffix: str) -> Path:
-            self.files[what] = job.out / what / f"{run.path.stem}{suffix}"
+            self.files[what] = job.out / what / f"{source.stem}{suffix}"
             return staging.path(self.files[what])
 
         metadata = tagger.table_metadata(run.path)
@@ -325,7 +325,7 @@ class _RunWriter:
                 )
             if config.streams != "none" and run.has_streams:
                 for label in [*self._classes, UNCERTAIN, UNREADABLE]:
-                    path = staged(label, run.path.suffix)
+                    path = staged(label, source.suffix)
                     self._streams[label] = run.create_stream(path, config.streams, label)
         except BaseException:
             self._abort()
@@ -348,10 +348,10 @@ class _RunWriter:
         if self._latents is not None:
             assert batch.latents is not None
             self._latents.add(number, events, batch.latents, batch.scored)
-        for record, tag in zip(batch.records, batch.tags, strict=True):
+        for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
             for label in self._classes if tag == PASSTHROUGH else [tag]:
                 if label in self._streams:
-                    self._streams[label].add(record.name)
+                    self._streams[label].add_rebuilt(record.name, batch.hits.event(index))
                     self._events[label] += 1
 
     def close(self) -> None:

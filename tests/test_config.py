@@ -28,6 +28,9 @@ OTHER: dict[str, Any] = {
     "micromegas_time_bucket": 10,
     "window_time_bucket": 400.5,
     "detector_length": 1200.0,
+    "root_tree": "hits",
+    "root_branch": "AtRawEvent",
+    "root_columns": {},
 }
 
 

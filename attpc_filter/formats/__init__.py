@@ -4,21 +4,18 @@ What comes after does not know which file an event came from.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attpc_filter.formats import attpcroot_hdf5, hit_store, merger, pytpc, spyral
 from attpc_filter.formats.hdf5 import Hdf5Run, open_hdf5_run
 from attpc_filter.formats.run import Run, Stream, StreamMode
+from attpc_filter.root_options import RootOptions
 
-__all__ = ["Run", "Stream", "StreamMode", "hdf5_format", "open_run"]
-
-if TYPE_CHECKING:
-    from attpc_filter.formats.root_file import RootOptions
+__all__ = ["Run", "Stream", "StreamMode", "hdf5_format", "list_contents", "open_run"]
 
 _HDF5_FORMATS = (*merger.FORMATS, *spyral.FORMATS, *pytpc.FORMATS, *attpcroot_hdf5.FORMATS)
 
 
-def open_run(path: Path | str, root: "RootOptions | None" = None) -> Run:
+def open_run(path: Path | str, root: RootOptions | None = None) -> Run:
     """Open a run file, whatever its format; recognised by content, not by name.
 
     Parameters
@@ -44,6 +41,22 @@ def open_run(path: Path | str, root: "RootOptions | None" = None) -> Run:
 
         return open_root_run(path, root)
     return open_hdf5_run(path, (hit_store.HitStoreRun, *_HDF5_FORMATS))
+
+
+def list_contents(path: Path | str) -> list[tuple[str, str]]:
+    """Titles and texts that say what a ROOT file holds, events or not; nothing of other files.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    path = Path(path)
+    if not _begins_like_root(path):
+        return []
+    from attpc_filter.formats.root import list_contents as list_root_contents
+
+    return list_root_contents(path)
 
 
 def _begins_like_root(path: Path) -> bool:

@@ -386,6 +386,7 @@ def find_attpcroot(file: RootFile, tree: str | None, branch: str | None) -> Attp
             raise InputError(
                 f"{file.path}: several branches of {event_class}:"
                 f" {', '.join(f'{kind} of {name}' for name, kind in matching)}; name one of them"
+                " with root_branch (or its tree with root_tree)"
             )
         if matching:
             return _open_branch(file, *matching[0], event_class)
@@ -399,12 +400,12 @@ def find_attpcroot(file: RootFile, tree: str | None, branch: str | None) -> Attp
 def event_branches(file: RootFile, tree_name: str) -> Iterator[tuple[str, str]]:
     """Names of a tree's branches that hold ATTPCROOT's events, and the class of those."""
     for branch in file.tree(tree_name).branches:
-        event_class = _event_class(file, branch)
+        event_class = branch_class(file, branch)
         if event_class in _LISTS:
             yield branch.name, event_class
 
 
-def _event_class(file: RootFile, branch: Any) -> str:
+def branch_class(file: RootFile, branch: Any) -> str:
     """Class of the events in a branch, or of whatever else there is."""
     direct = str(branch.member("fClassName", none_if_missing=True) or "")
     if direct != "TClonesArray":

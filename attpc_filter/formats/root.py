@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats.attpcroot import event_branches, find_attpcroot
-from attpc_filter.formats.root_file import ROOT_ERRORS, RootFile, RootOptions, one_line
+from attpc_filter.formats.attpcroot import branch_class, event_branches, find_attpcroot
+from attpc_filter.formats.root_file import ROOT_ERRORS, RootFile, one_line
 from attpc_filter.formats.root_run import RootRun
 from attpc_filter.formats.root_streams import STREAM_COLUMNS, STREAM_TREE, read_label
 from attpc_filter.formats.root_tree import PlainRun
+from attpc_filter.root_options import RootOptions
 
 _MOST_NAMES = 6
 
@@ -37,7 +38,7 @@ def open_root_run(path: Path, options: RootOptions | None = None) -> RootRun:
     file = RootFile(path)
     try:
         label = read_label(file)
-        if label is not None and options == RootOptions():
+        if label is not None and options.tree != STREAM_TREE:  # a stream says itself what it is
             run = _open_stream(file, label)
         else:
             found = _open(file, options)
@@ -52,6 +53,45 @@ def open_root_run(path: Path, options: RootOptions | None = None) -> RootRun:
     return run
 
 
+def list_contents(path: Path) -> list[tuple[str, str]]:
+    """What a ROOT file holds: each tree with its columns, then whatever else there is.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    file = RootFile(path)
+    try:
+        trees = file.names("TTree") + file.names("ROOT::RNTuple")
+        held = [("holds", _describe_tree(file, name)) for name in trees]
+        others = [f"{name} ({kind})" for name, kind in file.keys.items() if name not in trees]
+        return held + ([("holds", _few(others))] if others else [])
+    finally:
+        file.close()
+
+
+def _describe_tree(file: RootFile, name: str) -> str:
+    """A tree, its entries, its columns and their types, in a line."""
+    try:
+        tree = file.tree(name)
+        if file.keys[name] == "TTree":
+            columns = [
+                f"{branch.name} ({branch_class(file, branch) or branch.typename})"
+                for branch in tree.branches
+            ]
+        else:
+            fields = tree.header.field_records
+            columns = [
+                f"{field.field_name} ({field.type_name})"
+                for index, field in enumerate(fields)
+                if field.parent_field_id == index
+            ]
+        return f"tree {name}, {int(tree.num_entries)} entries: {', '.join(columns) or 'no columns'}"
+    except (InputError, *ROOT_ERRORS) as error:
+        return f"tree {name}, damaged: {one_line(error)}"
+
+
 def _open(file: RootFile, options: RootOptions) -> RootRun | None:
     trees = [*file.names("TTree"), *file.names("ROOT::RNTuple")]
     if options.tree and options.tree not in trees:
@@ -64,7 +104,8 @@ def _open(file: RootFile, options: RootOptions) -> RootRun | None:
         return find_attpcroot(file, options.tree or None, options.branch or None)
     if not options.tree and len(trees) != 1:
         raise InputError(
-            f"{file.path}: {len(trees)} trees ({_few(trees)}); name the one with the columns"
+            f"{file.path}: {len(trees)} trees ({_few(trees) or 'none'}); name the one with the"
+            " columns with root_tree"
         )
     return PlainRun(file, options.tree or trees[0], options.columns)
 
@@ -113,7 +154,7 @@ def _nothing_found(file: RootFile, options: RootOptions) -> str:
         described.append(f"tree {name} with {_few(held) or 'nothing'}")
     return (
         f"{file.path}: no AtRawEvent and no AtEvent in it, but {'; '.join(described)}; if its"
-        " columns are numbers, name them in the configuration"
+        " columns are numbers, say which is what with root_columns"
     )
 
 

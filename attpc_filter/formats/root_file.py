@@ -8,9 +8,9 @@ decompressed by other threads meanwhile, and no more than a few are held.
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,26 +76,6 @@ _INTO: dict[bytes, Callable[[Any, Any], int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RootOptions:
-    """What to read of ROOT files; left empty, it is found by class.
-
-    Attributes
-    ----------
-    tree : str
-        Name of the tree.
-    branch : str
-        Name of the branch of ATTPCROOT events.
-    columns : mapping of str to str
-        Columns of a plain tree: name of the column that has each of the roles of
-        :data:`attpc_filter.formats.root_tree.ROLES`.
-    """
-
-    tree: str = ""
-    branch: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
 class RootFile:
     """An open ROOT file.
 
@@ -131,7 +111,9 @@ class RootFile:
         try:
             _check_header(path, self._handle.read(64), os.fstat(self._handle.fileno()).st_size)
             # a file object, not a path: no memory map, which kills us if the file shrinks
-            self.directory = uproot.open(self._handle, array_cache=None)
+            self.directory = uproot.open(
+                self._handle, array_cache=None, custom_classes=_classes_of_its_own()
+            )
             self.keys = _list_keys(self.directory)
         except InputError:
             self._handle.close()
@@ -213,6 +195,24 @@ class RootFile:
             self._pool.shutdown(cancel_futures=True)
         self.directory.close()
         self._handle.close()
+
+
+def _classes_of_its_own() -> dict[str, Any]:
+    """Give a file classes of uproot's for its own use.
+
+    uproot learns classes from files, for all files that it opens later: what it learns from a
+    damaged one spoils the others. With what it lacks of ROOT's present trees, so that these can be
+    read where a file's own description of them is damaged.
+    """
+    own: dict[str, Any] = {
+        name: type(kind.__name__, (kind,), {"known_versions": dict(kind.known_versions)})
+        if issubclass(kind, uproot.model.DispatchByVersion)
+        else kind
+        for name, kind in uproot.classes.items()
+    }
+    markers = own["TAttMarker"].known_versions
+    markers.setdefault(3, markers[2])  # the same members
+    return own
 
 
 def one_line(error: BaseException) -> str:

@@ -5,9 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from attpc_filter.formats.root_file import RootFile, RootOptions
+from attpc_filter.formats.root_file import RootFile
 from attpc_filter.formats.root_streams import RootStream
 from attpc_filter.formats.run import Run, StreamMode
+from attpc_filter.root_options import RootOptions
 
 
 class RootRun(Run):

@@ -181,7 +181,7 @@ class RootStream(Stream):
         }
         # the run's own readers belong to another thread, and go on from entry to entry
         self._source = run.reopen() if mode == "copy" else None
-        self._with_hits = mode == "copy" and run.holds == "points"
+        self._with_hits = mode == "copy"
         try:
             self._writer = TreeWriter(path, STREAM_TREE)
         except OutputError:
@@ -189,25 +189,32 @@ class RootStream(Stream):
             raise
         self._names: list[str] = []
         self._records: list[Record] = []
-        self._hits: list[Hits | None] = []
+        self._points: list[NDArray[np.float64]] = []
         self._n_bytes = 0
         self._n_added = 0
 
-    def add(self, name: str, hits: Hits | None = None) -> None:
-        """Add the entry ``name``.
+    def add(self, name: str) -> None:
+        """Add the entry ``name``; of traces no hits."""
+        self._add(name, None)
 
-        Where the run has traces, ``hits`` are those rebuilt of them: given with each event or none.
+    def add_rebuilt(self, name: str, hits: Hits) -> None:
+        """Add the entry ``name`` and, where the run has traces, the hits rebuilt of them.
+
+        Hits come with every event of a stream, or with none.
         """
-        if self._n_added == 0 and hits is not None:
-            self._with_hits = self._mode == "copy"
+        self._add(name, hits)
+
+    def _add(self, name: str, hits: Hits | None) -> None:
+        if self._n_added == 0 and hits is None and self._run.holds == "traces":
+            self._with_hits = False
         self._names.append(name)
         self._n_added += 1
         self._n_bytes += 64
         if self._source is not None:
             record = self._source.read(self._run.numbers[name], name)
             self._records.append(record)
-            self._hits.append(hits)
-            for array in (record.traces, record.points):
+            self._points.append(_points(record, hits))  # not a view of a whole batch
+            for array in (record.traces, self._points[-1]):
                 self._n_bytes += 0 if array is None else array.nbytes
         if self._n_bytes >= _BATCH_BYTES:
             self._flush()
@@ -238,10 +245,9 @@ class RootStream(Stream):
         if traces:
             columns |= _trace_columns(self._records)
         if self._with_hits:
-            pairs = zip(self._records, self._hits, strict=True)
-            columns["hits"] = _hit_column([_points(*pair) for pair in pairs])
+            columns["hits"] = _hit_column(self._points)
         self._writer.extend(stream_types(traces=traces, hits=self._with_hits), columns)
-        self._names, self._records, self._hits, self._n_bytes = [], [], [], 0
+        self._names, self._records, self._points, self._n_bytes = [], [], [], 0
 
 
 def _trace_columns(records: Sequence[Record]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Which column is what, the user says. Hits: ``x`` and ``y`` or ``pad``, ``time`` 
 flat array or in one array a pad. ``event`` numbers the events; left out, the entries count.
 """
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,6 @@ from attpc_filter.records import (
     Record,
 )
 
-#: What a column can be.
-ROLES = ("event", "pad", "x", "y", "z", "time", "charge", "integral", "adc")
-
 #: Columns of a hit, in the order of a record's points, and what stands where there is none. z is
 #: computed from the time where it is NaN throughout, x and y are looked up by pad.
 _HIT_ROLES = dict(
@@ -42,6 +40,7 @@ _HIT_ROLES = dict(
 )
 assert len(_HIT_ROLES) == len(POINT_COLUMNS)
 
+_MOST_NAMES = 20
 _PAGE_CHECKSUM_BYTES = 8
 
 
@@ -55,12 +54,12 @@ class PlainRun(RootRun):
     tree : str
         Name of the TTree or RNTuple.
     columns : mapping of str to str
-        Name of the column that has each of the :data:`ROLES`.
+        Name of the column that has each role, see :class:`attpc_filter.root_options.RootOptions`.
 
     Raises
     ------
     InputError
-        If the tree or a column is not there or not of numbers, or the columns make no events.
+        If the tree or a column is not there or not of numbers.
     """
 
     format_name: ClassVar[str] = "ROOT tree"
@@ -69,7 +68,6 @@ class PlainRun(RootRun):
         super().__init__(file, "traces" if "adc" in columns else "points")
         self._tree_name = tree
         self._columns = dict(columns)
-        self._check_roles()
         try:
             kind = _RNTupleColumns if file.keys[tree] == "ROOT::RNTuple" else _TreeColumns
             self._table: _Columns = kind(file, file.tree(tree), self._columns)
@@ -99,24 +97,6 @@ class PlainRun(RootRun):
         except UnreadableEvent as error:
             where = f"{self.path.name}, tree {self._tree_name}, entry {name}"
             return Record(event, name, reason=f"{where}: {error}")
-
-    def _check_roles(self) -> None:
-        given = set(self._columns)
-        if unknown := given - set(ROLES):
-            raise InputError(
-                f"{self.path}: columns: {sorted(unknown)[0]!r} is none of {', '.join(ROLES)}"
-            )
-        if "adc" in given:
-            lacking = [role for role in ("pad",) if role not in given]
-        else:
-            lacking = [] if {"x", "y"} <= given or "pad" in given else ["x and y (or pad)"]
-            lacking += [] if given & {"time", "z"} else ["time (or z)"]
-            lacking += [] if "charge" in given else ["charge"]
-        if lacking:
-            raise InputError(
-                f"{self.path}: columns: {', '.join(lacking)} not named; hits need x and y or pad,"
-                " time or z, and charge; traces need pad and adc"
-            )
 
     def _numbered(self, n_entries: int) -> list[tuple[int, str]]:
         if "event" not in self._columns:
@@ -301,7 +281,14 @@ def _find_branch(tree: Any, name: str) -> Any:
 
 
 def _no_column(name: str, there: Sequence[str]) -> str:
-    return f"no column {name!r}; there are {', '.join(there[:20]) or 'none'}"
+    near = difflib.get_close_matches(name, there, 1, 0.0)
+    if not near:
+        return f"no column {name!r}; there are none"
+    more = ", ..." if len(there) > _MOST_NAMES else ""
+    return (
+        f"no column {name!r}; the nearest is {near[0]!r}, there are"
+        f" {', '.join(there[:_MOST_NAMES])}{more}"
+    )
 
 
 # --------------------------------------------------------------------------------------- RNTuple

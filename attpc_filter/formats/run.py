@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.records import N_TRACE_COLUMNS, Record
+from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 
 #: How a stream holds its events: by reference to the input, or as a copy of its own.
 StreamMode = Literal["link", "copy"]
@@ -34,6 +34,10 @@ class Stream(ABC):
     @abstractmethod
     def add(self, name: str) -> None:
         """Add the event whose object in the run is called ``name``, untouched."""
+
+    def add_rebuilt(self, name: str, hits: Hits) -> None:
+        """Add the event ``name``, and its hits where the stream has a place for them."""
+        self.add(name)
 
     @abstractmethod
     def close(self) -> None:
@@ -77,6 +81,11 @@ class Run(ABC):
         self.number = run_number(path)
         self.events: list[tuple[int, str]] = []
         self.hits_made: dict[str, Any] | None = None
+
+    @property
+    def details(self) -> list[tuple[str, str]]:
+        """What else there is to say of it, for ``attpc-filter inspect``: titles and texts."""
+        return []
 
     @abstractmethod
     def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:

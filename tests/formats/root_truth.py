@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.formats.root_file import RootOptions
 from attpc_filter.records import Record
+from attpc_filter.root_options import RootOptions
 
 DATA = Path(__file__).parents[1] / "data" / "attpcroot"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "attpcroot"

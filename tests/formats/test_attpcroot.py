@@ -4,6 +4,7 @@ The truth is in arrays beside the shared files, and for the miniatures (which RO
 ``tests/data/attpcroot/make.py``) in a rule.
 """
 
+import random
 from pathlib import Path
 
 import h5py
@@ -13,10 +14,12 @@ import pytest
 from attpc_filter.errors import InputError
 from attpc_filter.formats import open_run
 from attpc_filter.formats.attpcroot import TraceRun
-from attpc_filter.formats.root_file import RootFile, RootOptions
+from attpc_filter.formats.root_file import RootFile
 from attpc_filter.formats.root_layout import KNOWN_CLASSES, Classes, described_classes
 from attpc_filter.records import N_TRACE_COLUMNS
+from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table
+from tests.formats.root_fuzz import damage
 from tests.formats.root_truth import (
     DATA,
     NO_INTEGRAL,
@@ -257,6 +260,17 @@ def test_a_damaged_basket_costs_its_entries_only(tmp_path: Path) -> None:
         " damaged: "
     )
     assert all(truth[e].matches(r) for e, r in enumerate(records) if not r.reason)
+
+
+def test_what_a_damaged_file_says_of_classes_is_not_believed_of_the_next(tmp_path: Path) -> None:
+    # with one bit flipped, in zstd without checksum, a branch claims a version that nobody knows;
+    # uproot, left to itself, would read all branches of later files by that version
+    content = (DATA / "now_zstd.root").read_bytes()
+    path = tmp_path / "run_0007.root"
+    path.write_bytes(damage(content, random.Random(14819846930052064268))[1])
+    with pytest.raises(InputError, match=r"run_0007\.root: tree cbmsim: its descript"):
+        open_run(path)
+    check(*miniature_truth("now_zstd"))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.999])

@@ -25,5 +25,7 @@ def test_damaged_files_give_an_error_or_unreadable_events_but_never_wrong_number
 def test_what_root_stores_without_checksum_neither_crashes_nor_hangs() -> None:
     report = fuzz(45, 6, at_hand(UNPROTECTED))
     seen = {came for counts in report["counts"].values() for came in counts}
-    assert not {came for came in seen if came.startswith(("CRASH", "UNCLEAR"))}, report["wrong"]
+    assert not {came for came in seen if came.startswith(("CRASH", "UNCLEAR", "SPOILT"))}, report[
+        "wrong"
+    ]
     assert report["peak_bytes"] < MOST_BYTES

@@ -14,7 +14,6 @@ import uproot
 from attpc_filter.errors import InputError
 from attpc_filter.formats import StreamMode, open_run
 from attpc_filter.formats.moves import Move
-from attpc_filter.formats.root_file import RootOptions
 from attpc_filter.formats.root_moves import move_root_events
 from attpc_filter.formats.root_streams import (
     friend_from_table,
@@ -25,6 +24,7 @@ from attpc_filter.formats.root_streams import (
 )
 from attpc_filter.formats.tags import TagWriter
 from attpc_filter.records import Hits
+from attpc_filter.root_options import RootOptions
 from tests.formats.root_truth import DATA, hits_of, miniature_truth
 
 NAMES = ["now_zlib", "columns", "ntuple"]
@@ -87,7 +87,7 @@ def test_rebuilt_hits_lie_beside_the_traces(tmp_path: Path) -> None:
             hits = Hits(
                 np.array([0, count]), column.astype(np.int32), *(column * k for k in range(6))
             )
-            stream.add(str(count), hits)  # type: ignore[call-arg]
+            stream.add_rebuilt(str(count), hits)
         stream.close()
     with uproot.open(path) as file:
         assert file["events/hits_pad"].array().to_list() == [[], [2, 3], [3, 4, 5]]

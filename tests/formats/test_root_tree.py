@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attpc_filter.errors import InputError
+from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import open_run
-from attpc_filter.formats.root_file import RootFile, RootOptions
+from attpc_filter.formats.root_file import RootFile
+from attpc_filter.root_options import RootOptions
 from tests.formats.root_truth import DATA, hits_of, miniature_truth, rule, traces_of
 
 HIT_NAMES = ("x", "y", "z", "time", "charge", "integral")
@@ -65,13 +66,9 @@ def test_pads_in_place_of_positions_and_no_z() -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"pad": "pad"}, "columns: time .or z., charge not named"),
-        ({"x": "x", "time": "time", "charge": "charge"}, "x and y .or pad. not named"),
-        ({"adc": "x"}, "columns: pad not named"),
-        ({"tmie": "time"}, "'tmie' is none of event, pad, x"),
         (
             {"pad": "pad", "time": "time", "charge": "Q"},
-            "no column 'Q'; there are event, n, x, v_x",
+            "no column 'Q'; the nearest is '.*', there are event, n, x, v_x",
         ),
         (
             {"pad": "pad", "time": "time", "charge": "charge", "event": "x"},
@@ -88,9 +85,26 @@ def test_columns_that_make_no_events(columns: dict[str, str], message: str) -> N
         open_run(DATA / "columns.root", RootOptions(tree="hits", columns=columns))
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"pad": "pad"}, "root_columns: time .or z., charge not named"),
+        ({"x": "x", "time": "time", "charge": "charge"}, "x and y .or pad. not named"),
+        ({"adc": "x"}, "root_columns: pad not named"),
+        ({"adc": "adc", "pad": "pad", "x": "x"}, "root_columns: x is of hits, adc of traces"),
+        ({"tmie": "time"}, "'tmie' is nothing .* the nearest known one is 'time'"),
+    ],
+)
+def test_roles_that_make_no_events_are_refused_before_a_file_is_opened(
+    columns: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        RootOptions(columns=columns)
+
+
 def test_of_several_trees_one_must_be_named() -> None:
     with pytest.raises(InputError, match=r"2 trees \(traces, hits\); name the one"):
-        open_run(DATA / "columns.root", RootOptions(columns={"pad": "pad"}))
+        open_run(DATA / "columns.root", RootOptions(columns={"pad": "pads", "adc": "adc"}))
 
 
 def test_objects_are_no_columns() -> None:
