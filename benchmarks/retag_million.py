@@ -5,7 +5,7 @@
 Each measured command runs as its own process on one core. The tag table is one that
 ``attpc-filter run`` writes, its scores drawn at random. Link streams are written too, and
 re-tagged so that one event in a hundred changes its stream. For the hit store the events of the run
-are repeated to a run of 6500.
+are repeated to a run of 1300.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from attpc_filter.tag import assign_tags
 CLASSES = ["proton", "carbon", "noise"]
 STREAMS = [*CLASSES, "uncertain", "unreadable"]
 BATCH = 65_536
+STORE_EVENTS = 1300
 REPEATS = 3
 
 
@@ -121,7 +122,7 @@ def measure_store(raw: Path, place: Path) -> dict[str, float]:
     short, long = place / "short", place / raw.name
     seconds_of("run", raw, "--out", short, "--keep-hits", "--streams", "none", "--no-picture")
     share = (short / "hits" / raw.name).stat().st_size / raw.stat().st_size
-    make_long_run(raw, long, 6500)
+    make_long_run(raw, long, STORE_EVENTS)
     options = ("--streams", "none", "--no-picture", "--overwrite")
     rates: dict[str, list[float]] = {"raw": [], "store": []}
     for _ in range(REPEATS):  # in turn, so that both see the same machine

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
-from h5py import h5g, h5l, h5o
+from h5py import h5g, h5o
 
 from attpc_filter.errors import InputError, OutputError
 from attpc_filter.formats.hdf5 import (
@@ -206,8 +206,11 @@ def _copy_all_but(
 
 def _take_over(source: h5g.GroupID, name: bytes, target: h5g.GroupID) -> None:
     """Take a link over as it is, and copy an object; links within it stay links."""
-    if source.links.get_info(name).type == h5l.TYPE_EXTERNAL:
-        file_name, path = source.links.get_val(name)
-        target.links.create_external(name, file_name, path)
+    try:
+        link = source.links.get_val(name)
+    except TypeError:  # no link to elsewhere, the object itself
+        link = None
+    if isinstance(link, tuple):
+        target.links.create_external(name, *link)
     else:
         h5o.copy(source, name, target, name)

@@ -22,6 +22,8 @@ from attpc_filter.errors import InputError, OutputError
 #: Version of the table's layout.
 TABLE_VERSION = 1
 _ROWS_A_GROUP = 16_384
+#: Scores and event numbers hardly repeat: a dictionary of them takes time and room.
+_PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["tag", "reason"]}
 
 
 class TagWriter:
@@ -61,7 +63,7 @@ class TagWriter:
         self._pending: list[pa.RecordBatch] = []
         self._n_pending = 0
         try:
-            self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+            self._writer = pq.ParquetWriter(path, schema, **_PARQUET)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error}") from error
 
@@ -170,6 +172,6 @@ def rewrite_tags(
     held = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     table = table.replace_schema_metadata(held | file_metadata(metadata))
     try:
-        pq.write_table(table, path, row_group_size=_ROWS_A_GROUP, compression="zstd")
+        pq.write_table(table, path, row_group_size=_ROWS_A_GROUP, **_PARQUET)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error}") from error
