@@ -47,6 +47,10 @@ _UNCACHED = h5p.create(h5p.DATASET_ACCESS)
 _UNCACHED.set_chunk_cache(0, 0, 1.0)
 
 
+#: Names in an event's group, under the empty name, and in each group in it.
+Members = dict[bytes, list[bytes]]
+
+
 class Hdf5File(Run):
     """A run in an HDF5 file.
 
@@ -87,11 +91,13 @@ class Hdf5Run(Hdf5File):
     event_groups: ClassVar[tuple[str, ...]]
     #: Path of anything that belongs to a single event; all else belongs to the run.
     event_part: ClassVar[re.Pattern[str]]
+    #: Whether the next program may look for things in an event that are not there.
+    has_additions: ClassVar[bool] = False
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path, file)
         self.events = self.find_events(file)
-        self._group: h5g.GroupID = file[self.container].id
+        self.event_group: h5g.GroupID = file[self.container].id
 
     @classmethod
     def find_events(cls, file: h5py.File) -> list[tuple[int, str]]:
@@ -119,7 +125,7 @@ class Hdf5Run(Hdf5File):
         """Paths of all that belongs to an event and may be there."""
         return [f"{cls.container}/{name}".lstrip("/")]
 
-    def additions(self, name: str) -> dict[str, "Addition"]:
+    def additions(self, name: str, members: Members) -> dict[str, "Addition"]:
         """What the next program looks for in an event and does not find, by path in the file."""
         return {}
 
@@ -130,7 +136,7 @@ class Hdf5Run(Hdf5File):
         """Read one event; if it cannot be read, the record says why."""
         try:
             with np.errstate(all="ignore"):  # what is no number is looked for, not warned of
-                return Record(event, name, **self._read(self._group, name.encode(), allocate))
+                return Record(event, name, **self._read(self.event_group, name.encode(), allocate))
         except UnreadableEvent as error:
             return Record(event, name, reason=str(error))
         except HDF5_ERRORS as error:
@@ -429,13 +435,15 @@ class Hdf5Stream(Stream):
 
     def add(self, name: str) -> None:
         """Add the event whose object in the run is called ``name``, untouched."""
-        try:
-            additions = self._run.additions(name)
-        except HDF5_ERRORS:
-            additions = {}  # damaged: goes into the stream as it is
+        members: Members = {}
+        additions: dict[str, Addition] = {}
+        if self._run.has_additions:
+            with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
+                members = list_members(self._run.event_group, name.encode())
+                additions = self._run.additions(name, members)
         parts = [p for p in self._run.event_parts(name) if link_exists(self._run.file.id, p)]
         try:
-            self._add_parts(parts, additions)
+            self._add_parts(parts, additions, members)
         except HDF5_ERRORS as error:
             if all(_is_readable(self._run.file.id, part.encode()) for part in parts):
                 raise OutputError(f"{self._path}: event {name}: {_one_line(error)}") from error
@@ -444,7 +452,7 @@ class Hdf5Stream(Stream):
                 for part in parts:
                     if link_exists(self._file.id, part):
                         self._file.id.unlink(part.encode())
-                    self._link(self._run.file.id, part, set())
+                    self._link(part)
             except HDF5_ERRORS as error:
                 raise OutputError(f"{self._path}: event {name}: {_one_line(error)}") from error
         self._n_added += 1
@@ -474,13 +482,16 @@ class Hdf5Stream(Stream):
             os.truncate(self._path, 0)  # on a full disk the file could not be closed otherwise
             self._file.close()
 
-    def _add_parts(self, parts: Sequence[str], additions: dict[str, Addition]) -> None:
-        real_groups = {group for path in additions for group in _groups_of_event(path)}
+    def _add_parts(
+        self, parts: Sequence[str], additions: dict[str, Addition], members: Members
+    ) -> None:
         for part in parts:
             if self._mode == "copy":
-                self._copy_or_link(part, real_groups)
+                self._copy_or_link(part)
+            elif additions:
+                self._link_members(part, members)
             else:
-                self._link(self._run.file.id, part, real_groups)
+                self._link(part)
         for path, addition in additions.items():
             self._add_addition(path, addition)
 
@@ -494,9 +505,9 @@ class Hdf5Stream(Stream):
             if any(f"{group}/".startswith(f"{child}/") for group in self._run.event_groups):
                 self._copy_run_level(source[name], target.create_group(name), child)
             else:
-                self._copy_or_link(child, set())
+                self._copy_or_link(child)
 
-    def _copy_or_link(self, path: str, real_groups: set[str]) -> None:
+    def _copy_or_link(self, path: str) -> None:
         source, encoded = self._run.file.id, path.encode()
         try:
             _copy_object(source, encoded, self._file.id, encoded)
@@ -506,28 +517,31 @@ class Hdf5Stream(Stream):
             # what is damaged cannot be copied, and must not be lost: refer to it
             if link_exists(self._file.id, path):
                 self._file.id.unlink(encoded)
-            self._link(source, path, real_groups)
+            self._link(path)
 
-    def _link(self, source: h5g.GroupID, path: str, real_groups: set[str]) -> None:
-        """Link an object of the run; of the groups that get additions, link what is in them."""
+    def _link(self, path: str) -> None:
+        """Link an object of the run."""
         encoded = path.encode()
-        if path not in real_groups:
-            self._file.id.links.create_external(encoded, self._source_path, b"/" + encoded)
-            return
-        group = h5g.open(source, encoded)
-        members = {name: h5o.open(group, name) for name in group}
-        if not all(isinstance(member, h5g.GroupID) for member in members.values()):
-            copy_attributes(group, h5g.create(self._file.id, encoded))
-            for name in members:
-                self._link(source, f"{path}/{name.decode()}", real_groups)
-            return
-        # the event and its groups with their attributes, empty, in one call: ten times faster
-        h5o.copy(source, encoded, self._file.id, encoded, _SHALLOW)
-        for name, member in members.items():
-            inner = encoded + b"/" + name
+        self._file.id.links.create_external(encoded, self._source_path, b"/" + encoded)
+
+    def _link_members(self, path: str, members: Members) -> None:
+        """Make the groups of an event and link what is in them, so that more can be put there."""
+        event = path.encode()
+        if all(name in members for name in members[b""]):
+            # the event and its groups with their attributes, empty, in one call: ten times faster
+            h5o.copy(self._run.file.id, event, self._file.id, event, _SHALLOW)
+        else:
+            for group in members:
+                inner = event + b"/" + group if group else event
+                made = h5g.create(self._file.id, inner)
+                copy_attributes(h5g.open(self._run.file.id, inner), made)
+        for group, names in members.items():
+            inner = event + b"/" + group if group else event
             made = h5g.open(self._file.id, inner)
-            for leaf in member:
-                made.links.create_external(leaf, self._source_path, b"/" + inner + b"/" + leaf)
+            for name in names:
+                if group or name not in members:
+                    target = b"/" + inner + b"/" + name
+                    made.links.create_external(name, self._source_path, target)
 
     def _add_addition(self, path: str, addition: Addition) -> None:
         if addition.same_as is None:
@@ -539,10 +553,23 @@ class Hdf5Stream(Stream):
             self._file.id.links.create_external(path.encode(), self._source_path, target)
 
 
-def _groups_of_event(path: str) -> Iterator[str]:
-    """The groups above a path that belong to its event: from the second level down."""
-    parts = path.split("/")
-    return ("/".join(parts[:depth]) for depth in range(2, len(parts)))
+def list_members(parent: h5g.GroupID, name: bytes) -> Members:
+    """Names in an event's group and in the groups in it; nothing if it is no group."""
+    event = h5o.open(parent, name)
+    if not isinstance(event, h5g.GroupID):
+        return {}
+    members = {b"": _member_names(event)}
+    for inner in members[b""]:
+        item = h5o.open(event, inner)
+        if isinstance(item, h5g.GroupID):
+            members[inner] = _member_names(item)
+    return members
+
+
+def _member_names(group: h5g.GroupID) -> list[bytes]:
+    names: list[bytes] = []
+    group.links.iterate(names.append)  # one call for all: ten times faster than its own iterator
+    return names
 
 
 def link_exists(group: h5g.GroupID, path: str) -> bool:

@@ -24,7 +24,14 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Addition, Hdf5Run, first_value, link_exists, read_traces
+from attpc_filter.formats.hdf5 import (
+    Addition,
+    Hdf5Run,
+    Members,
+    first_value,
+    link_exists,
+    read_traces,
+)
 from attpc_filter.formats.run import Allocate, UnreadableEvent
 from attpc_filter.records import N_TRACE_COLUMNS
 
@@ -110,6 +117,7 @@ class VersionedRun(Hdf5Run):
     event_name = re.compile(r"event_(\d+)")
     event_groups = ("events",)
     event_part = re.compile(r"events/event_\d+")
+    has_additions = True
     versions: tuple[str, ...]
     traces_path: bytes
 
@@ -122,15 +130,14 @@ class VersionedRun(Hdf5Run):
         text = version.decode() if isinstance(version, bytes) else str(version)
         return text in cls.versions
 
-    def additions(self, name: str) -> dict[str, Addition]:
+    def additions(self, name: str, members: Members) -> dict[str, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
         event = f"{self.container}/{name}"
-        group = h5g.open(self._group, name.encode())
         additions = {}
-        if b"frib_physics" in group and b"1903" not in h5g.open(group, b"frib_physics"):
-            path = f"{event}/frib_physics/1903"
-            additions[path] = Addition(None, _FRIB_TRACES_SHAPE, "uint16")
-        if not link_exists(group, self.traces_path.decode()):
+        if b"1903" not in members.get(b"frib_physics", [b"1903"]):
+            additions[f"{event}/frib_physics/1903"] = Addition(None, _FRIB_TRACES_SHAPE, "uint16")
+        group, _, traces = self.traces_path.rpartition(b"/")
+        if traces not in members.get(group, []):
             path = f"{event}/{self.traces_path.decode()}"
             additions[path] = Addition(None, (0, N_TRACE_COLUMNS))
         return additions
@@ -169,12 +176,11 @@ class Merger2Run(VersionedRun):
     versions = ("libattpc_merger:2.0",)
     traces_path = b"get/pads"
 
-    def additions(self, name: str) -> dict[str, Addition]:
+    def additions(self, name: str, members: Members) -> dict[str, Addition]:
         """The silicon matrices under the names that Spyral looks for."""
-        additions = super().additions(name)
+        additions = super().additions(name, members)
         get = f"{self.container}/{name}/get"
-        event = h5g.open(self._group, name.encode())
-        there = set(h5g.open(event, b"get")) if b"get" in event else set()
+        there = members.get(b"get", [])
         for part in _SILICON:
             if f"silicon_{part}".encode() in there:
                 continue
