@@ -8,6 +8,7 @@ cannot be filtered leaves an artifact of the right kind without events, and an e
 import contextlib
 import os
 import shutil
+import uuid
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -78,10 +79,11 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
             content = source.read_bytes()
             if target.exists() and target.read_bytes() == content:
                 return True
-            with Staging() as staging:
-                staging.path(target).write_bytes(content)
-                staging.commit()
-        except (OSError, AttpcFilterError) as error:
+            # a name of its own: the jobs of a Slurm array start in one workspace at once
+            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            partial.write_bytes(content)
+            os.replace(partial, target)
+        except OSError as error:
             spyral_error(_LOG, f"{self}: no model {self.config.model}: {error}")
             return False
         return True
@@ -134,6 +136,9 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
     @abstractmethod
     def _write_without_events(self, path: Path) -> None:
         """Write an artifact that the next phase opens and finds empty."""
+
+    def _finish(self, path: Path, source: Path) -> None:
+        """Make the artifact what the next phase would see without the filter."""
 
     def _check_output(self, path: Path, number: int) -> None:
         """Raise InputError if the next phase could not open the artifact."""
@@ -205,6 +210,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                     warnings += self._look_at(batch)
                     progress.advance(len(batch.records))
             stream.close()
+            self._finish(staging.path(output), source)
             tags.close()
             staging.commit()
         for warning in warnings[:_MOST_WARNINGS]:
@@ -265,6 +271,17 @@ class TraceFilterPhase(_TaggingPhase):
             detector_length=float(det_params.detector_length),
         )
         super().__init__("TraceFilter", TRACE_SCHEMA, keep, config)
+
+    def _finish(self, path: Path, source: Path) -> None:
+        with h5py.File(source, "r", locking="best-effort") as run, h5py.File(path, "r+") as file:
+            if "events" not in file:  # Spyral reads a legacy file to its end
+                return
+            # Spyral leaves out event max_event, which a stream moves on by one; with the run's own
+            # the counts are those without the filter. One that leaves out more was never filled in.
+            own = run["events"].attrs["max_event"]
+            attributes = file["events"].attrs
+            if int(own) >= int(attributes["attpc_filter_last_event"]):
+                attributes.modify("max_event", own)
 
     def _check_output(self, path: Path, number: int) -> None:
         try:
