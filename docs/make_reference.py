@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attpc_filter import manifest, records, tag
 from attpc_filter.config import example_yaml
-from attpc_filter.formats import tags
+from attpc_filter.formats import heads, hit_store, latents, tags
 from attpc_filter.rebuild import hits, point_set, projection
 from attpc_filter.score import bundle
 
@@ -41,6 +41,9 @@ def page() -> str:
         f"## Configuration file\n\n```yaml\n{example_yaml().strip()}\n```\n",
         f"## Tag table\n\n{inspect.getdoc(tags)}\n",
         f"Tags beside the classes: `{tag.UNCERTAIN}`, `{tag.UNREADABLE}`, `{tag.PASSTHROUGH}`.\n",
+        f"## Hit store\n\n{inspect.getdoc(hit_store)}\n",
+        f"## Latents\n\n{inspect.getdoc(latents)}\n",
+        f"## Head file\n\n{inspect.getdoc(heads)}\n",
         f"## Model bundle\n\n{inspect.getdoc(bundle)}\n",
         *map(
             _documented,
