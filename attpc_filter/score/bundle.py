@@ -21,6 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.clean import CleanSettings, clean_hits
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
 from attpc_filter.rebuild.point_set import PointSetSettings, gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
@@ -79,6 +80,8 @@ class Contract:
         :data:`CONTRACT_VERSION`.
     points : PointSetSettings or None
         What the graph's input ``points`` holds; None: it has no such input.
+    clean : CleanSettings
+        Which hits are left out before the inputs are made.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Contract:
     versions: dict[str, str] = field(default_factory=dict)
     version: int = CONTRACT_VERSION
     points: PointSetSettings | None = None
+    clean: CleanSettings = field(default_factory=CleanSettings)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -121,6 +125,7 @@ class Contract:
             A row an event, by the name of the graph's input.
         """
         inputs = {}
+        hits = clean_hits(hits, self.clean)
         if self.projection is not None:
             inputs["projection"] = project(hits, self.projection, events)
         if self.points is not None:
@@ -159,6 +164,7 @@ class Contract:
             | {
                 "hits": _build(HitSettings, entries["hits"]),
                 "detector": _build(ZCalibration, entries["detector"]),
+                "clean": _build(CleanSettings, entries.get("clean", {})),
                 "classes": tuple(_build(EventClass, entry) for entry in entries["classes"]),
             },
         )
