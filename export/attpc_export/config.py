@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
@@ -13,6 +14,7 @@ from attpc_export.autoencoder import AutoencoderSettings
 from attpc_export.registry import MODELS
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
+from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.rebuild.projection import ProjectionSettings
 from attpc_filter.score.bundle import EventClass
 
@@ -218,7 +220,9 @@ class Config:
     detector : ZCalibration
         From time bucket to z.
     projection : ViewSettings
-        What the model reads.
+        The images that the model reads.
+    points : PointSetSettings or None
+        The point sets that it reads besides, for a model that does.
     model : dataclass
         Settings of one of the models in :data:`attpc_export.registry.MODELS`.
     split, augment, fit, head
@@ -232,6 +236,7 @@ class Config:
     hits: HitSettings = field(default_factory=HitSettings)
     detector: ZCalibration = field(default_factory=ZCalibration)
     projection: ViewSettings = field(default_factory=ViewSettings)
+    points: PointSetSettings | None = None
     model: Any = field(default_factory=AutoencoderSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -247,6 +252,10 @@ class Config:
                 f"augment.pile_up_class: {self.augment.pile_up_class!r} is none of the classes"
                 f" {', '.join(names)}"
             )
+        model = next(model for settings, model in MODELS.values() if type(self.model) is settings)
+        if model.reads_points != (self.points is not None):
+            reads = "a section points" if model.reads_points else "no section points"
+            raise ValueError(f"model.kind: {model.__name__} needs {reads}")
 
     @property
     def class_names(self) -> list[str]:
@@ -327,6 +336,8 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return _build(kind, value, where)
     origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if value is None else _checked(parts[0], value, where)
     if origin is tuple:
         if isinstance(value, list):
             return tuple(_checked(parts[0], entry, where) for entry in value)

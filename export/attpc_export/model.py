@@ -1,6 +1,7 @@
 """What every latent model offers, whatever it is made of."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,14 +18,18 @@ class LatentModel(nn.Module, ABC):
     in :data:`attpc_export.registry.MODELS`.
 
     A model with a frozen part in front takes what that gives as a second argument of ``encode`` and
-    ``loss``; without it, it computes it.
+    ``loss``; without it, it computes it. One that reads hits takes point sets, float32 (n_events,
+    n_points, 5), as second argument.
 
     Attributes
     ----------
     latent_size : int
         Numbers in a latent.
+    reads_points : bool
+        Whether it reads hits besides projections.
     """
 
+    reads_points: ClassVar[bool] = False
     latent_size: int
 
     @abstractmethod

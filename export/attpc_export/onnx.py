@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from attpc_export.config import Config, load_config
-from attpc_export.fit import BEST_NAME, Trainee
+from attpc_export.fit import BEST_NAME, Inputs, Trainee
 from attpc_export.head import ScoringModel, load_head
 from attpc_export.registry import build_model
 from attpc_export.train import (
     CONFIG_NAME,
     DATA_NAME,
     HEAD_NAME,
+    REFERENCE_INPUTS,
     REFERENCE_NAME,
     SCORES_NAME,
     VERSIONS_NAME,
@@ -84,7 +85,7 @@ def export_bundle(run_folder: Path, out: Path) -> Path:
         with Staging() as staging:
             staged = staging.path(out)
             staged.write_bytes(graph)
-            _require_equal(staged, scoring, reference["images"], out)
+            _require_equal(staged, scoring, _inputs_of(reference), out)
             load_bundle(str(staged))
             staging.commit()
     except OSError as error:
@@ -97,7 +98,7 @@ def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
     config = load_config(run_folder / CONFIG_NAME)
     data = _read_json(run_folder / DATA_NAME)
     contract = _make_contract(run_folder, config, data)
-    model = build_model(config.model, contract.projection.shape)
+    model = build_model(config.model, config.projection.with_scale(1.0).shape)
     trainee = Trainee(model, len(config.classes), config.fit)
     weights = torch.load(run_folder / BEST_NAME, map_location="cpu", weights_only=True)
     trainee.load_state_dict(weights)
@@ -106,20 +107,20 @@ def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
 
 def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
     """Export the fused model as ONNX, any number of events a batch, with its contract inside."""
-    example = torch.zeros(2, *contract.projection.shape)
+    shapes = contract.input_shapes
     # the exporter warns of what it could do were torchvision there; errors are still raised
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             scoring,
-            (example,),
+            tuple(torch.zeros(2, *shape) for shape in shapes.values()),
             dynamo=True,
             external_data=False,
             opset_version=_OPSET,
-            input_names=["projection"],
+            input_names=list(shapes),
             output_names=["scores", "latent"],
-            dynamic_shapes={"projection": {0: torch.export.Dim("events")}},
+            dynamic_shapes=tuple({0: torch.export.Dim("events")} for _ in shapes),
             verbose=False,
         )
     assert program is not None  # dynamo=True gives a program
@@ -129,7 +130,7 @@ def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
     return graph
 
 
-def largest_difference(graph: Path, scoring: ScoringModel, images: NDArray[np.float32]) -> float:
+def largest_difference(graph: Path, scoring: ScoringModel, inputs: Inputs) -> float:
     """Largest difference of any score or latent between ONNX Runtime and PyTorch, on the CPU.
 
     Parameters
@@ -138,8 +139,8 @@ def largest_difference(graph: Path, scoring: ScoringModel, images: NDArray[np.fl
         ONNX file.
     scoring : ScoringModel
         What it was made from.
-    images : ndarray of float32, shape (n_events, channels, size, size)
-        Real images; an empty and a full one are added.
+    inputs : tuple of ndarray of float32, the first axis of each n_events long
+        What it reads of real events; one of zeros and one of ones are added.
 
     Returns
     -------
@@ -150,28 +151,33 @@ def largest_difference(graph: Path, scoring: ScoringModel, images: NDArray[np.fl
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
     differences = [0.0]
-    for batch in _batches(images):
+    names = [node.name for node in session.get_inputs()]
+    for batch in _batches(inputs):
         with torch.no_grad():
-            expected = scoring(torch.from_numpy(batch))
-        found = session.run(["scores", "latent"], {"projection": batch})
+            expected = scoring(*map(torch.from_numpy, batch))
+        found = session.run(["scores", "latent"], dict(zip(names, batch, strict=True)))
         differences += [
             float(np.abs(f - e.numpy()).max()) for f, e in zip(found, expected, strict=True)
         ]
     return float(np.max(differences))  # unlike max(), it keeps NaN
 
 
-def _batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    yield np.zeros_like(images[:1])
-    yield np.ones_like(images[:1])
-    pool = np.concatenate([images, np.zeros_like(images[:1]), np.ones_like(images[:1])])
+def _inputs_of(reference: dict[str, NDArray[np.float32]]) -> Inputs:
+    return tuple(reference[name] for name in REFERENCE_INPUTS if name in reference)
+
+
+def _batches(inputs: Inputs) -> Iterator[Inputs]:
+    zeros = tuple(np.zeros_like(part[:1]) for part in inputs)
+    ones = tuple(np.ones_like(part[:1]) for part in inputs)
+    yield zeros
+    yield ones
+    pool = [np.concatenate(parts) for parts in zip(inputs, zeros, ones, strict=True)]
     for size in BATCH_SIZES:
-        yield np.resize(pool, (size, *images.shape[1:]))
+        yield tuple(np.resize(part, (size, *part.shape[1:])) for part in pool)
 
 
-def _require_equal(
-    graph: Path, scoring: ScoringModel, images: NDArray[np.float32], out: Path
-) -> None:
-    difference = largest_difference(graph, scoring, images)
+def _require_equal(graph: Path, scoring: ScoringModel, inputs: Inputs, out: Path) -> None:
+    difference = largest_difference(graph, scoring, inputs)
     if not difference <= TOLERANCE:
         raise OutputError(
             f"{out}: not written: ONNX Runtime differs from PyTorch by {difference:.2g}, more than"
@@ -183,7 +189,7 @@ def _require_unchanged(
     scoring: ScoringModel, reference: dict[str, NDArray[np.float32]], run_folder: Path
 ) -> None:
     with torch.no_grad():
-        scores, latent = scoring(torch.from_numpy(reference["images"]))
+        scores, latent = scoring(*map(torch.from_numpy, _inputs_of(reference)))
     difference = max(
         np.abs(scores.numpy() - reference["scores"]).max(),
         np.abs(latent.numpy() - reference["latent"]).max(),
@@ -210,6 +216,7 @@ def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Co
             "validation": _read_json(run_folder / SCORES_NAME),
         },
         versions=_read_json(run_folder / VERSIONS_NAME),
+        points=config.points,
     )
 
 

@@ -9,6 +9,7 @@ from attpc_export.backbone import BackboneModel, BackboneSettings
 from attpc_export.dcec import Dcec, DcecSettings
 from attpc_export.draw import Draw, DrawSettings
 from attpc_export.duelling import Duelling, DuellingSettings
+from attpc_export.joint import Joint, JointSettings
 from attpc_export.mixae import Mixae, MixaeSettings
 from attpc_export.model import LatentModel
 from attpc_filter.errors import UsageError
@@ -22,6 +23,7 @@ MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "dcec": (DcecSettings, Dcec),
     "draw": (DrawSettings, Draw),
     "duelling": (DuellingSettings, Duelling),
+    "joint": (JointSettings, Joint),
     "mixae": (MixaeSettings, Mixae),
 }
 

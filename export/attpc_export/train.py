@@ -34,6 +34,7 @@ from attpc_export.metrics import judge, tag_scores
 from attpc_export.model import LatentModel
 from attpc_export.registry import build_model
 from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.point_set import gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.records import Hits
 from attpc_filter.score.scorer import Device
@@ -46,6 +47,8 @@ HEAD_NAME = "head.json"
 SCORES_NAME = "scores.json"
 REFERENCE_NAME = "reference.npz"
 VERSIONS_NAME = "versions.json"
+#: Names of the model's inputs in the reference, in their order.
+REFERENCE_INPUTS = ("images", "points")
 
 #: Images of the reference that an exported bundle must reproduce.
 _N_REFERENCE = 64
@@ -75,16 +78,21 @@ class _Material:
         hits, label = augment(
             self.events, self.train, self.pools, self.config.augment, self.projection, rng
         )
-        return (project(hits, self.projection),), label
+        return self._inputs_of(hits), label
 
     def inputs(self, rows: NDArray[np.int64]) -> Inputs:
-        """Images of events as they are, and what the frozen part gives for them."""
-        images = self.images(rows)
-        return (images,) if self.features is None else (images, self.features[rows])
+        """What the model reads of events as they are, and what its frozen part gives for them."""
+        inputs = self._inputs_of(take_events(self.events.hits, rows))
+        return inputs if self.features is None else (*inputs, self.features[rows])
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Images of events as they are."""
         return project(take_events(self.events.hits, rows), self.projection)
+
+    def _inputs_of(self, hits: Hits) -> Inputs:
+        images = project(hits, self.projection)
+        points = self.config.points
+        return (images,) if points is None else (images, gather_points(hits, points))
 
 
 def train(
@@ -147,7 +155,8 @@ def train(
     save_head(head, out / HEAD_NAME)
     scoring = ScoringModel(trainee.model.cpu(), head)
     write_json(out / SCORES_NAME, _judge_validation(material, score(scoring, inputs)))
-    _write_reference(out / REFERENCE_NAME, scoring, inputs[0][:_N_REFERENCE])
+    reads = inputs if material.features is None else inputs[:1]
+    _write_reference(out / REFERENCE_NAME, scoring, tuple(part[:_N_REFERENCE] for part in reads))
 
 
 def choose_device(device: Device) -> torch.device:
@@ -331,11 +340,12 @@ def _judge_validation(material: _Material, scores: NDArray[np.float32]) -> dict[
     }
 
 
-def _write_reference(path: Path, scoring: ScoringModel, images: NDArray[np.float32]) -> None:
-    """Keep images with what PyTorch makes of them: an export must give the same."""
+def _write_reference(path: Path, scoring: ScoringModel, inputs: Inputs) -> None:
+    """Keep inputs with what PyTorch makes of them: an export must give the same."""
     with torch.no_grad():
-        scores, latent = scoring(torch.from_numpy(images))
+        scores, latent = scoring(*map(torch.from_numpy, inputs))
+    arrays = dict(zip(REFERENCE_INPUTS, inputs, strict=False))
     with Staging() as staging:
         with staging.path(path).open("wb") as file:
-            np.savez_compressed(file, images=images, scores=scores.numpy(), latent=latent.numpy())
+            np.savez_compressed(file, **arrays, scores=scores.numpy(), latent=latent.numpy())
         staging.commit()

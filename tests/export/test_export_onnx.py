@@ -61,10 +61,10 @@ def test_a_difference_is_seen(training: Training, bundle: Path) -> None:
     scoring, _ = load_run(training.folder)
     with np.load(training.folder / "reference.npz") as reference:
         images = reference["images"]
-    assert largest_difference(bundle, scoring, images) <= 1e-4
+    assert largest_difference(bundle, scoring, (images,)) <= 1e-4
     with torch.no_grad():
         scoring.head.bias[0] += 0.01
-    assert largest_difference(bundle, scoring, images) > 1e-4
+    assert largest_difference(bundle, scoring, (images,)) > 1e-4
 
 
 def test_changed_weights_are_not_exported(
