@@ -7,13 +7,21 @@ EXTRA ?= cpu
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: sample test checks reference
+.PHONY: sample test test-root checks reference
 
 sample: .venv/runtime
 	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
 
 test: .venv/test checks
 	$(BIN)/python -m pytest
+
+# what is written as ROOT in the hands of real ROOT: pip's, an alpha of 250 MB, in an environment of its own
+test-root: .venv/test
+	if $(PYTHON) -m venv .venv-root && .venv-root/bin/pip install --quiet --pre root; then \
+		ATTPC_ROOT_PYTHON=$(CURDIR)/.venv-root/bin/python $(BIN)/python -m pytest tests/plugins/attpcroot; \
+	else \
+		echo "pip has no ROOT for $(PYTHON) here: the tests with real ROOT are skipped"; \
+	fi
 
 checks: .venv/test
 	$(BIN)/ruff check

@@ -229,6 +229,7 @@ class _BranchSource(Source):
         self._file = file
         self._tree = tree
         self._finder = ListFinder(file.classes, event_class, *_LISTS[event_class])
+        self._what = _class_and_version(file, event_class)
         self.n_entries = int(tree.num_entries)
         self.details = [
             ("tree", f"{tree.name}, {self.n_entries} entries"),
@@ -238,8 +239,8 @@ class _BranchSource(Source):
     form: ClassVar[str]
 
     def where(self, entry: int) -> str:
-        """The entry, in words."""
-        return f"tree {self._tree.name}, entry {entry}"
+        """The entry and what should be there, in words."""
+        return f"tree {self._tree.name}, entry {entry}, {self._what}"
 
     def _open(self, branch: Any) -> BranchReader:
         reader = BranchReader(self._file, branch)
@@ -328,6 +329,7 @@ class _KeySource(Source):
 
     def __init__(self, file: RootFile, keys: list[str], event_class: str) -> None:
         self._file = file
+        self._what = _class_and_version(file, event_class)
         self._keys = keys
         self.n_entries = len(keys)
         self.details = [("objects", f"{len(keys)} of {event_class}: {', '.join(keys[:5])}")]
@@ -343,7 +345,15 @@ class _KeySource(Source):
 
     def where(self, entry: int) -> str:
         """The object, in words."""
-        return f"object {self._keys[entry]}"
+        return f"object {self._keys[entry]}, {self._what}"
+
+
+def _class_and_version(file: RootFile, event_class: str) -> str:
+    """The class of the events, and the version of it that the file describes."""
+    try:
+        return f"{event_class} version {file.classes.latest(event_class).version}"
+    except UnreadableEvent:
+        return event_class
 
 
 def _require_end(at: int, span: Span) -> None:

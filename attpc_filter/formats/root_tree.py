@@ -428,7 +428,8 @@ def _find_field(header: Any, name: str) -> _Field:
         elif path and path[0] in below:
             at = below[path.pop(0)]
         else:
-            raise UnreadableEvent(_no_column(name, [f"{name}.{inner}" for inner in below]))
+            reached = name.removesuffix("." + ".".join(path))
+            raise UnreadableEvent(_no_column(name, [f"{reached}.{inner}" for inner in below]))
     if path or at not in columns or fields[at].type_name == "std::string":
         raise UnreadableEvent(
             f"column {name} of type {fields[at].type_name} cannot be read; columns of numbers can"

@@ -226,7 +226,8 @@ def test_a_class_version_without_what_is_needed_names_itself() -> None:
     assert reasons[0] == ""  # an entry without hits
     for entry, reason in enumerate(reasons[1:], 1):
         assert reason.startswith(
-            f"later.root, tree cbmsim, entry {entry}: AtHit version 9 has no fPosition"
+            f"later.root, tree cbmsim, entry {entry}, AtEvent version 6: AtHit version 9 has no"
+            " fPosition"
         )
 
 
@@ -235,7 +236,8 @@ def test_samples_beyond_16_bits_are_no_traces() -> None:
         records = list(run.records())
     assert [bool(record.reason) for record in records] == [False, True, False]
     assert records[1].reason == (
-        "beyond.root, tree cbmsim, entry 1: AtPad version 3, raw: a sample beyond 16 bits"
+        "beyond.root, tree cbmsim, entry 1, AtRawEvent version 7: AtPad version 3, raw: a sample"
+        " beyond 16 bits"
     )
     with open_run(DATA / "beyond.root") as run:
         assert isinstance(run, TraceRun)
@@ -256,8 +258,8 @@ def test_a_damaged_basket_costs_its_entries_only(tmp_path: Path) -> None:
         records = list(run.records())
     assert [bool(record.reason) for record in records] == [entry == 4 for entry in range(9)]
     assert records[4].reason.startswith(
-        "run_0007.root, tree cbmsim, entry 4: basket 4 of branch AtRawEvent.fPadList (entry 4) is"
-        " damaged: "
+        "run_0007.root, tree cbmsim, entry 4, AtRawEvent version 7: basket 4 of branch"
+        " AtRawEvent.fPadList (entry 4) is damaged: "
     )
     assert all(truth[e].matches(r) for e, r in enumerate(records) if not r.reason)
 

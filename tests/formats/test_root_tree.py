@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
+import uproot
 
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import open_run
@@ -50,6 +52,23 @@ def test_hits_of_an_rntuple() -> None:
         assert [number for number, _ in run.events] == [100 + 3 * e for e in range(9)]
         for entry in (8, 0, 4, 5):
             assert truth[entry].matches(run.read(100 + 3 * entry, str(entry)))
+
+
+def test_members_of_the_records_of_an_rntuple(tmp_path: Path) -> None:
+    path = tmp_path / "records.root"
+    hits = [[(1.0, 2.0, 3, 4.5)], [], [(1.5, -2.0, 30, 14.5), (2.5, 0.0, 31, 0.5)]]
+    names = ("x", "y", "t", "q")
+    with uproot.recreate(path) as file:
+        records = [[dict(zip(names, hit, strict=True)) for hit in event] for event in hits]
+        file["daq"] = ak.Array([{"hits": event} for event in records])
+    named = {"x": "hits.x", "y": "hits.y", "time": "hits.t", "charge": "hits.q"}
+    with open_run(path, RootOptions(columns=named)) as run:
+        for event, record in zip(hits, run.records(), strict=True):
+            assert record.points is not None
+            held = record.points[:, [0, 1, 3, 4]]
+            np.testing.assert_array_equal(held, np.reshape(event, (-1, 4)))
+    with pytest.raises(InputError, match=r"no column 'hits\.z'; .* there are hits\.x, hits\.y"):
+        open_run(path, RootOptions(columns=named | {"z": "hits.z"}))
 
 
 def test_pads_in_place_of_positions_and_no_z() -> None:
