@@ -342,6 +342,7 @@ class _RunWriter:
             batch.scored,
             batch.hits.counts,
             batch.reasons,
+            batch.novelty,
         )
         if self._hits is not None:
             self._hits.add(batch.records, batch.origins, batch.hits)

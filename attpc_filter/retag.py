@@ -94,6 +94,8 @@ class _TagTable:
     table: pa.Table
     classes: list[str]
     min_hits: int
+    novelty: NDArray[np.float32] | None
+    novelty_threshold: float | None
     scores: NDArray[np.float32]
 
 
@@ -260,7 +262,13 @@ def _read_run(out: Path, entry: dict[str, Any], head: HeadFile | None) -> _TagTa
     else:
         _require_same_model(out, head, metadata["model_sha256"], classes)
         scores = _new_scores(out / str(entry["latents"]), table, classes, head)
-    return _TagTable(path, table, classes, json.loads(metadata["min_hits"]), scores)
+    has_novelty = "novelty" in table.column_names
+    return _TagTable(
+        *(path, table, classes, json.loads(metadata["min_hits"])),
+        novelty=table.column("novelty").to_numpy() if has_novelty else None,
+        novelty_threshold=json.loads(metadata.get("novelty_threshold", "null")),
+        scores=scores,
+    )
 
 
 def _new_scores(
@@ -314,6 +322,8 @@ def _retag_run(
         [thresholds[name] for name in classes],
         run.min_hits,
         wishes.classes,
+        run.novelty,
+        run.novelty_threshold,
     )
     new_tags, new_reasons = pa.array(tags, pa.string()), pa.array(reasons, pa.string())
     moved = np.flatnonzero(pc.not_equal(old_tags, new_tags).to_numpy(zero_copy_only=False))

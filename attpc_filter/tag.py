@@ -19,13 +19,15 @@ def assign_tags(
     thresholds: Sequence[float],
     min_hits: int,
     wanted: Collection[str] | None = None,
+    novelty: NDArray[np.float32] | None = None,
+    novelty_threshold: float | None = None,
 ) -> tuple[list[str], list[str]]:
     """Derive the tag of each event, and the reason where the tag is no class.
 
     Of the classes whose score reaches its threshold, the one with the highest score; ``uncertain``
-    if none does, if that class is not wanted or the event has too few hits to be scored;
-    ``unreadable`` if it could not be read or its score is not finite; ``passthrough`` for
-    ion-chamber downscale triggers.
+    if none does, if that class is not wanted, if the event is unlike those that the model was
+    trained on or has too few hits to be scored; ``unreadable`` if it could not be read or its score
+    is not finite; ``passthrough`` for ion-chamber downscale triggers.
 
     Parameters
     ----------
@@ -43,6 +45,10 @@ def assign_tags(
         Events with fewer hits are not scored.
     wanted : collection of str, optional
         Only these classes are given; all if left out.
+    novelty : ndarray of float32, shape (n_events,), optional
+        How unlike the training events an event is; ignored for events that were not scored.
+    novelty_threshold : float, optional
+        Events with a higher novelty are uncertain.
 
     Returns
     -------
@@ -60,6 +66,9 @@ def assign_tags(
     not_read = why != ""
     few_hits = n_hits < min_hits
     not_finite = ~np.isfinite(scores).all(axis=1)
+    is_novel = np.zeros(len(scores), np.bool_)
+    if novelty is not None and novelty_threshold is not None:
+        is_novel = ~(novelty <= novelty_threshold)  # one that is not finite is not known either
     none_reached = ~reached.any(axis=1)
     not_wanted = ~is_wanted[best]
     rules = (
@@ -67,6 +76,7 @@ def assign_tags(
         (passthrough, triggers),
         (few_hits, uncertain),
         (not_finite, unreadable),
+        (is_novel, uncertain),
         (none_reached, uncertain),
         (not_wanted, uncertain),
     )
@@ -77,7 +87,8 @@ def assign_tags(
     for index in np.flatnonzero(rule == 2):
         why[index] = f"{n_hits[index]} hits, the model needs {min_hits}"
     why[rule == 3] = "the model's score is not finite"
-    why[rule == 4] = "no class reaches its threshold"
+    why[rule == 4] = "unlike the training events"
+    why[rule == 5] = "no class reaches its threshold"
     for number, name in enumerate(classes):
-        why[(rule == 5) & (best == number)] = f"{name} is not among the classes asked for"
+        why[(rule == 6) & (best == number)] = f"{name} is not among the classes asked for"
     return names[tag].tolist(), why.tolist()

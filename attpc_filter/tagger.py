@@ -69,6 +69,7 @@ class Tagger:
             "classes": self.classes,
             "thresholds": dict(zip(self.classes, self.thresholds, strict=True)),
             "min_hits": self.contract.hits.min_hits,
+            "novelty_threshold": self.contract.novelty_threshold,
             "input": str(path.resolve()),
         }
 
@@ -91,6 +92,8 @@ class Batch:
         NaN for events that were not scored.
     latents : ndarray of float32, shape (n_events, d), or None
         The same for the latents; None unless they are to be kept.
+    novelty : ndarray of float32, shape (n_events,), or None
+        The same for the novelty; None if the model gives none.
     inputs : dict of str to ndarray of float32
         What the model reads of the events that it scores, by the name of the graph's input.
     tags, reasons : list of str
@@ -105,6 +108,7 @@ class Batch:
     inputs: dict[str, NDArray[np.float32]] = field(init=False)
     scores: NDArray[np.float32] = field(init=False)
     latents: NDArray[np.float32] | None = None
+    novelty: NDArray[np.float32] | None = None
     tags: list[str] = field(init=False)
     reasons: list[str] = field(init=False)
 
@@ -182,6 +186,8 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
                 tagger.classes,
                 tagger.thresholds,
                 tagger.contract.hits.min_hits,
+                novelty=batch.novelty,
+                novelty_threshold=tagger.contract.novelty_threshold,
             )
             yield batch
 
@@ -291,17 +297,22 @@ def _rebuild_batch(batch: Batch, tagger: Tagger, pool: ThreadPoolExecutor) -> No
 
 
 def _score_batch(batch: Batch, tagger: Tagger) -> None:
-    if tagger.config.keep_latents:
-        scores, latents = tagger.scorer.score_with_latent(batch.inputs)
-        batch.latents = _spread(latents, batch.scored)
-    else:
-        scores = tagger.scorer.score(batch.inputs)
-    batch.scores = _spread(scores, batch.scored)
+    wanted = {
+        "scores": True,
+        "latent": tagger.config.keep_latents,
+        "novelty": tagger.contract.novelty_threshold is not None,
+    }
+    found = tagger.scorer.run(batch.inputs, [name for name in wanted if wanted[name]])
+    batch.scores = _spread(found["scores"], batch.scored)
+    if "latent" in found:
+        batch.latents = _spread(found["latent"], batch.scored)
+    if "novelty" in found:
+        batch.novelty = _spread(found["novelty"], batch.scored)
 
 
 def _spread(rows: NDArray[np.float32], scored: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Rows for all events from those of the scored ones, NaN for the others."""
-    all_rows = np.full((len(scored), rows.shape[1]), np.nan, np.float32)
+    all_rows = np.full((len(scored), *rows.shape[1:]), np.nan, np.float32)
     all_rows[scored] = rows
     return all_rows
 

@@ -78,6 +78,32 @@ def test_the_rules(
     assert [len(tags), len(why)] == [len(events)] * 2
 
 
+def test_an_event_unlike_the_training_events_is_uncertain() -> None:
+    """Whatever its scores; but what could not be read or scored at all stays what it is."""
+    nan = math.nan
+    events = [  # proton score, hits, trigger, reason, novelty, tag
+        (0.9, 9, False, "", 1.0, "proton"),
+        (0.9, 9, False, "", 2.0, "proton"),
+        (0.9, 9, False, "", 2.1, "uncertain"),
+        (0.9, 9, False, "", math.inf, "uncertain"),
+        (0.4, 9, False, "", 9.0, "uncertain"),
+        (nan, 9, False, "", nan, "unreadable"),
+        (nan, 2, False, "", nan, "uncertain"),
+        (nan, 9, True, "", nan, "passthrough"),
+        (nan, 9, False, "damaged", nan, "unreadable"),
+    ]
+    score, n_hits, trigger, reason, novelty, tags = zip(*events, strict=True)
+    scores = np.array([[s, 0.05, 0.05] for s in score], np.float32)
+    arguments = (scores, np.array(n_hits), np.array(trigger), list(reason), CLASSES, [0.5] * 3, 5)
+    found, why = assign_tags(
+        *arguments, novelty=np.array(novelty, np.float32), novelty_threshold=2.0
+    )
+    assert found == list(tags)
+    unlike = [number for number, text in enumerate(why) if text == "unlike the training events"]
+    assert unlike == [2, 3, 4]
+    assert assign_tags(*arguments)[0][2:4] == ["proton", "proton"]
+
+
 @pytest.mark.parametrize(
     ("scores", "thresholds", "tag"),
     [

@@ -92,7 +92,7 @@ def write_model(
     nan_above : float, optional
         Scores are NaN for events with more lit pixels.
     outputs : tuple of str
-        Outputs of the graph.
+        Outputs of the graph; ``novelty`` is the count itself.
     reads : tuple of str
         Its inputs, ``projection`` and ``points`` (256 of them): lit pixels and hits are added up.
     """
@@ -133,8 +133,10 @@ def write_model(
         helper.make_node("Sqrt", ["room"], ["root"]),
         helper.make_node("Mul", ["root", "zero"], ["nan_or_zero"]),
         helper.make_node("Add", ["clean_scores", "nan_or_zero"], ["scores"]),
+        helper.make_node("Squeeze", ["latent", "last_axis"], ["novelty"]),
     ]
     shapes = {"scores": ["n", n_scores], "latent": ["n", 1], "clean_scores": ["n", n_scores]}
+    shapes["novelty"] = ["n"]
     graph = helper.make_graph(
         nodes,
         "counter",

@@ -292,7 +292,7 @@ def write_friend(
 
     Its columns: ``run``, ``event``, ``tag`` (a text: for Draw and Scan), ``tag_code`` (its number:
     for RDataFrame; the file's label says which), ``score_<class>`` (NaN where not scored),
-    ``scored``, ``n_hits`` and ``reason``.
+    ``scored``, ``n_hits`` and ``reason``, and ``novelty`` if the table has it.
 
     Parameters
     ----------
@@ -320,12 +320,13 @@ def write_friend(
         )
     scores = [name for name in table.column_names if name.startswith(_SCORE)]
     codes = tag_codes([name.removeprefix(_SCORE) for name in scores], table["tag"].to_pylist())
+    numbers = [*scores, *(["novelty"] if "novelty" in table.column_names else [])]
     types = {
         "run": "int32",
         "event": "int64",
         "tag": "string",
         "tag_code": "int32",
-        **dict.fromkeys(scores, "float32"),
+        **dict.fromkeys(numbers, "float32"),
         "scored": "bool",
         "n_hits": "int32",
         "reason": "string",
@@ -344,7 +345,7 @@ def write_friend(
                 "n_hits": part["n_hits"].to_numpy(),
                 "reason": ak.Array(part["reason"].to_pylist()),
             }
-            for name in scores:
+            for name in numbers:
                 columns["scored"] &= part[name].is_valid().to_numpy()
                 columns[name] = part[name].fill_null(np.nan).to_numpy()
             writer.extend(types, columns)
@@ -388,6 +389,11 @@ def read_friend(path: Path) -> tuple[pa.Table, dict[str, str]]:
                 },
                 "n_hits": pa.array(np.asarray(columns["n_hits"]), pa.int32()),
                 "reason": pa.array(columns["reason"].to_list(), pa.string()),
+                **{
+                    name: pa.array(np.asarray(columns[name]), pa.float32(), mask=unscored)
+                    for name in columns.fields
+                    if name == "novelty"
+                },
             }
         )
     except ROOT_ERRORS as error:

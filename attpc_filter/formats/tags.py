@@ -2,8 +2,10 @@
 
 Columns of version 1: ``run`` (int32), ``event`` (int64), ``tag`` (string), ``score_<class>``
 (float32, null where the event was not scored), ``n_hits`` (int32), ``reason`` (string, empty where
-the tag is a class). The file's metadata hold the contract's version, the model's name and SHA-256,
-the classes and the thresholds that were applied, all under keys that begin with ``attpc_filter.``.
+the tag is a class); of a model that tells how unlike its training events an event is also
+``novelty`` (float32, null as the scores). The file's metadata hold the contract's version, the
+model's name and SHA-256, the classes and the thresholds that were applied, all under keys that
+begin with ``attpc_filter.``.
 """
 
 import contextlib
@@ -36,7 +38,8 @@ class TagWriter:
     classes : sequence of str
         Names of the score columns.
     metadata : dict
-        What goes into the file's metadata: texts as they are, all else as JSON.
+        What goes into the file's metadata: texts as they are, all else as JSON. A
+        ``novelty_threshold`` that is not None calls for the column ``novelty``.
 
     Attributes
     ----------
@@ -47,6 +50,7 @@ class TagWriter:
     def __init__(self, path: Path, classes: Sequence[str], metadata: dict[str, Any]) -> None:
         self._path = path
         entries = {"table_version": TABLE_VERSION} | metadata
+        self._has_novelty = metadata.get("novelty_threshold") is not None
         schema = pa.schema(
             [
                 ("run", pa.int32()),
@@ -55,6 +59,7 @@ class TagWriter:
                 *((f"score_{name}", pa.float32()) for name in classes),
                 ("n_hits", pa.int32()),
                 ("reason", pa.string()),
+                *([("novelty", pa.float32())] if self._has_novelty else []),
             ],
             file_metadata(entries),
         )
@@ -76,6 +81,7 @@ class TagWriter:
         scored: NDArray[np.bool_],
         n_hits: NDArray[np.int64],
         reasons: Sequence[str],
+        novelty: NDArray[np.float32] | None = None,
     ) -> None:
         """Add the rows of a batch; ``scores`` has shape (n_events, n_classes)."""
         columns = [
@@ -86,6 +92,8 @@ class TagWriter:
             pa.array(n_hits.astype(np.int32)),
             pa.array(reasons, pa.string()),
         ]
+        if self._has_novelty:
+            columns.append(pa.array(novelty, pa.float32(), mask=~scored))
         self._pending.append(pa.record_batch(columns, schema=self._writer.schema))
         self._n_pending += len(events)
         self.n_rows += len(events)

@@ -5,7 +5,8 @@ it gives (classes with PDG codes, default thresholds) and where it comes from (t
 versions).
 The graph has the inputs that the contract describes: ``projection``, float32 (n, channels, size,
 size), and ``points``, float32 (n, n_points, 5). Its outputs are ``scores``, float32 (n, n_classes),
-each row summing to 1, and ``latent``, float32 (n, d).
+each row summing to 1, ``latent``, float32 (n, d), and, where the contract has a threshold for it,
+``novelty``, float32 (n,): how unlike the training events an event is.
 """
 
 import hashlib
@@ -82,6 +83,8 @@ class Contract:
         What the graph's input ``points`` holds; None: it has no such input.
     clean : CleanSettings
         Which hits are left out before the inputs are made.
+    novelty_threshold : float or None
+        Events with a higher novelty are uncertain; None: the graph gives no novelty.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Contract:
     version: int = CONTRACT_VERSION
     points: PointSetSettings | None = None
     clean: CleanSettings = field(default_factory=CleanSettings)
+    novelty_threshold: float | None = None
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -273,4 +277,9 @@ def _check_graph(session: onnxruntime.InferenceSession, contract: Contract, path
         raise UsageError(
             f"model {path}: the graph gives {outputs}, its contract needs 'latent' and 'scores' of"
             f" {len(contract.classes)} classes"
+        )
+    if contract.novelty_threshold is not None and outputs.get("novelty") != []:
+        raise UsageError(
+            f"model {path}: the graph gives {outputs}, its contract needs 'novelty', a number an"
+            " event"
         )

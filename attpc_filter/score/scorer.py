@@ -1,6 +1,6 @@
 """Projections and point sets to scores: the ONNX Runtime session that runs a bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -70,9 +70,9 @@ class Scorer:
             )
         self.device = "cuda" if got_cuda else "cpu"
         self.batch_size = batch_size
-        widths = {node.name: node.shape[1] for node in self._session.get_outputs()}
+        (of_latent,) = (o.shape for o in self._session.get_outputs() if o.name == "latent")
         self._n_classes = len(bundle.contract.classes)
-        self.latent_size = widths["latent"] if isinstance(widths["latent"], int) else 0
+        self.latent_size = of_latent[1] if isinstance(of_latent[1], int) else 0
         self._padded = {
             name: np.zeros((batch_size, *shape), np.float32)
             for name, shape in bundle.contract.input_shapes.items()
@@ -91,27 +91,29 @@ class Scorer:
         ndarray of float32, shape (n_events, n_classes)
             A row an event; not finite where the graph gave no number.
         """
-        scores = np.empty((_length(inputs), self._n_classes), np.float32)
-        self._run(inputs, {"scores": scores})
-        return scores
+        return self.run(inputs, ["scores"])["scores"]
 
-    def score_with_latent(
-        self, inputs: Mapping[str, NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score a batch of events; the latents, shape (n_events, latent_size), come with them."""
-        n_events = _length(inputs)
-        scores = np.empty((n_events, self._n_classes), np.float32)
-        latents = np.empty((n_events, self.latent_size), np.float32)
-        self._run(inputs, {"scores": scores, "latent": latents})
-        return scores, latents
+    def run(
+        self, inputs: Mapping[str, NDArray[np.float32]], names: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Have more of what the graph gives for a batch of events.
 
-    def _run(
-        self,
-        inputs: Mapping[str, NDArray[np.float32]],
-        outputs: dict[str, NDArray[np.float32]],
-    ) -> None:
-        """Fill the outputs, a row an event."""
-        n_events = _length(inputs)
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray of float32
+            As for :meth:`score`.
+        names : sequence of str
+            The outputs that are wanted: ``scores``, ``latent`` (n_events, latent_size), ``novelty``
+            (n_events,).
+
+        Returns
+        -------
+        dict of str to ndarray of float32
+            The outputs by name, a row an event.
+        """
+        n_events = len(next(iter(inputs.values())))
+        shapes = {"scores": (self._n_classes,), "latent": (self.latent_size,), "novelty": ()}
+        outputs = {name: np.empty((n_events, *shapes[name]), np.float32) for name in names}
         for start in range(0, n_events, self.batch_size):
             n_rows = min(self.batch_size, n_events - start)
             part = {name: rows[start : start + n_rows] for name, rows in inputs.items()}
@@ -120,11 +122,7 @@ class Scorer:
                     padded[:n_rows] = part[name]
                     padded[n_rows:] = 0.0
                 part = self._padded
-            results = self._session.run(list(outputs), part)
+            results = self._session.run(names, part)
             for output, result in zip(outputs.values(), results, strict=True):
                 output[start : start + n_rows] = result[:n_rows]
-
-
-def _length(inputs: Mapping[str, NDArray[np.float32]]) -> int:
-    """Number of events."""
-    return len(next(iter(inputs.values())))
+        return outputs

@@ -110,9 +110,10 @@ def test_a_bundle_that_reads_both_gives_what_pytorch_gives(
     found = scorer.score({"projection": images, "points": points})
     assert np.abs(found - expected).max() <= 1e-4
     # its part of the latent follows each input, and that input only
-    _, latent = scorer.score_with_latent({"projection": images, "points": points})
-    _, without_points = scorer.score_with_latent({"projection": images, "points": points * 0})
-    _, without_images = scorer.score_with_latent({"projection": images * 0, "points": points})
+    latent, without_points, without_images = (
+        scorer.run({"projection": i, "points": p}, ["latent"])["latent"]
+        for i, p in ((images, points), (images, points * 0), (images * 0, points))
+    )
     assert (without_images[:, 8:] == latent[:, 8:]).all()
     assert (without_points[:, :8] == latent[:, :8]).all()
     assert (np.abs(without_images - latent)[:, :8].max(axis=0) > 1e-3).all()

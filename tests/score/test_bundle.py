@@ -19,6 +19,7 @@ POINTS = {"n_points": 256, "radius_mm": 280.0, "z_low_mm": -50.0, "z_high_mm": 1
 def test_the_contract_is_read_as_it_was_written(counter_model: Path) -> None:
     bundle = load_bundle(str(counter_model))
     expected = tiny_models.contract(points=None, clean=asdict(CleanSettings()))
+    expected["novelty_threshold"] = None
     found = json.loads(json.dumps(asdict(bundle.contract)))
     assert found == expected
     assert bundle.sha256 == hashlib.sha256(counter_model.read_bytes()).hexdigest()
@@ -63,6 +64,15 @@ def test_a_contract_that_describes_other_points_than_its_graph_reads(
     text = json.dumps(tiny_models.contract(points=points))
     path = tiny_models.write_model(tmp_path / "model.onnx", text, reads=("projection", "points"))
     with pytest.raises(UsageError, match=word):
+        load_bundle(str(path))
+
+
+def test_a_contract_with_a_novelty_that_its_graph_does_not_give(tmp_path: Path) -> None:
+    text = json.dumps(tiny_models.contract(novelty_threshold=3.0))
+    outputs = ("scores", "latent", "novelty")
+    load_bundle(str(tiny_models.write_model(tmp_path / "model.onnx", text, outputs=outputs)))
+    path = tiny_models.write_model(tmp_path / "model.onnx", text)
+    with pytest.raises(UsageError, match="novelty"):
         load_bundle(str(path))
 
 

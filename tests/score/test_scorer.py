@@ -51,7 +51,7 @@ def test_images_and_points_are_fed_together(tmp_path: Path) -> None:
     for rows, n in zip(inputs["points"], filled, strict=True):
         rows[:n] = 1.0
     for _ in range(2):
-        scores, latents = scorer.score_with_latent(inputs)
+        scores, latents = scorer.run(inputs, ["scores", "latent"]).values()
         assert latents[:, 0].tolist() == [10, 60, 33, 29, 11]
         for total, row in zip(latents[:, 0], scores, strict=True):
             np.testing.assert_allclose(row, tiny_models.scores_of(int(total)), atol=1e-6)

@@ -201,6 +201,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                         batch.scored,
                         batch.hits.counts,
                         batch.reasons,
+                        batch.novelty,
                     )
                     for record, tag in zip(batch.records, batch.tags, strict=True):
                         # ion-chamber triggers are counted by PointcloudPhase: they normalise
