@@ -6,7 +6,7 @@ keeps the input that it was trained with.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,6 +164,23 @@ class BackboneModel(LatentModel):
         return images.new_zeros(()), self.encode(images, features)
 
 
+def with_weights(settings: Any, weights: str) -> Any:
+    """Copy a model's settings with another file of weights, if it has a backbone.
+
+    Parameters
+    ----------
+    settings : dataclass
+        Settings of any model.
+    weights : str
+        The file.
+    """
+    if isinstance(settings, BackboneSettings):
+        return replace(settings, weights=weights)
+    if hasattr(settings, "backbone"):
+        return replace(settings, backbone=replace(settings.backbone, weights=weights))
+    return settings
+
+
 def kept_features(
     part: nn.Module, images: NDArray[np.float32], device: torch.device, folder: Path
 ) -> NDArray[np.float32]:
@@ -178,32 +195,31 @@ def kept_features(
     device : torch.device
         Where to compute.
     folder : Path
-        Where the features are kept, under a name made of the weights and the images.
+        Where the features are kept: a file an event, under a name made of the image, in a folder
+        under a name made of the weights.
 
     Returns
     -------
     ndarray of float32, shape (n_events, n_features)
     """
-    digest = hashlib.sha256(images.tobytes() + str(part).encode())
+    digest = hashlib.sha256(str(part).encode())
     for name, value in sorted(part.state_dict().items()):
         digest.update(name.encode() + value.cpu().numpy().tobytes())
-    path = folder / f"features-{digest.hexdigest()[:24]}.npy"
-    if path.exists():
-        kept: NDArray[np.float32] = np.load(path, mmap_mode="r")
-        return kept
+    folder = folder / f"features-{digest.hexdigest()[:16]}"
+    paths = [folder / f"{hashlib.sha256(image.tobytes()).hexdigest()[:32]}.npy" for image in images]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
     part = part.to(device).eval()
-    parts = []
-    starts = range(0, len(images), _EVENTS_A_BATCH)
-    with torch.no_grad():
-        for start in tqdm(starts, desc="backbone", leave=False, disable=None):
-            batch = torch.from_numpy(images[start : start + _EVENTS_A_BATCH]).to(device)
-            parts.append(part(batch).cpu().numpy())
-    found: NDArray[np.float32] = np.concatenate(parts)
-    with Staging() as staging:
-        with staging.path(path).open("wb") as file:
-            np.save(file, found)
-        staging.commit()
-    return found
+    batches = range(0, len(missing), _EVENTS_A_BATCH)
+    for start in tqdm(batches, desc="backbone", leave=False, disable=None):
+        rows = missing[start : start + _EVENTS_A_BATCH]
+        with torch.no_grad():
+            features = part(torch.from_numpy(images[rows]).to(device)).cpu().numpy()
+        with Staging() as staging:
+            for row, found in zip(rows, features, strict=True):
+                with staging.path(paths[row]).open("wb") as file:
+                    np.save(file, found)
+            staging.commit()
+    return np.stack([np.load(path) for path in paths])
 
 
 def _load_layers(path: Path) -> nn.Module:

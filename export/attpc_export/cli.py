@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, 2 on an error, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
+    commands["novelty"] = _novelty
+    commands["compare"] = _compare
     try:
         commands[options.command](options)
     except AttpcFilterError as error:
@@ -39,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", type=Path, metavar="CONFIG.yaml")
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, metavar="RUN_FOLDER")
+    _add_weights(train)
+    train.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keeps a frozen backbone's features"
+    )
     train.add_argument("--seed", type=int, help="in place of the configuration's")
     train.add_argument(
         "--resume", action="store_true", help="go on from the run folder's last checkpoint"
@@ -58,6 +64,42 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the numbers too")
     _add_device(evaluate)
+
+    compare = commands.add_parser(
+        "compare", help="train and judge the models of a plan, and make one table of them"
+    )
+    compare.add_argument("plan", type=Path, metavar="PLAN.yaml")
+    compare.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="what the plan's paths start at"
+    )
+    compare.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="run folders; resumes what is there",
+    )
+    compare.add_argument(
+        "--tables", type=Path, required=True, metavar="FOLDER", help="accuracy.csv and accuracy.md"
+    )
+    compare.add_argument(
+        "--only", nargs="+", default=[], metavar="ROW", help="rows to train, of the table's"
+    )
+    _add_weights(compare)
+    _add_device(compare)
+
+    novelty = commands.add_parser(
+        "novelty", help="give a bundle a sense of events unlike those that it was trained on"
+    )
+    novelty.add_argument("bundle", help="path of the ONNX file, or name of a bundle that ships")
+    _add_data(novelty)
+    novelty.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    novelty.add_argument(
+        "--share",
+        type=float,
+        default=0.005,
+        help="of the events kept back from training that may be called unlike (default: 0.005)",
+    )
 
     head = commands.add_parser(
         "head", help="fit a new head on stored latents, for attpc-filter retag --head"
@@ -106,6 +148,12 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", metavar="FILE", help="of a frozen backbone, in place of the configuration's"
+    )
+
+
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
@@ -119,13 +167,24 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from attpc_export.backbone import with_weights
     from attpc_export.config import load_config
     from attpc_export.train import train
 
     config = load_config(options.config)
     if options.seed is not None:
         config = replace(config, seed=options.seed)
-    train(config, options.data, options.labels, options.out, options.device, options.resume)
+    if options.weights:
+        config = replace(config, model=with_weights(config.model, options.weights))
+    train(
+        config,
+        options.data,
+        options.labels,
+        options.out,
+        options.device,
+        options.resume,
+        options.cache,
+    )
     print(f"run folder: {options.out}")
 
 
@@ -144,6 +203,30 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out is not None:
         write_results(results, options.out)
         print(f"numbers: {options.out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from attpc_export.compare import TABLE_NAME, compare
+
+    compare(
+        options.plan,
+        options.data,
+        options.out,
+        options.tables,
+        options.weights or "",
+        options.device,
+        options.only,
+    )
+    print(f"table: {options.tables / TABLE_NAME}")
+
+
+def _novelty(options: argparse.Namespace) -> None:
+    from attpc_export.novelty import add_novelty
+
+    threshold = add_novelty(
+        options.bundle, options.data, options.labels, options.out, options.share
+    )
+    print(f"bundle: {options.out} (uncertain above a novelty of {threshold:.3f})")
 
 
 def _head(options: argparse.Namespace) -> None:

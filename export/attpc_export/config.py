@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from attpc_export.autoencoder import AutoencoderSettings
 from attpc_export.registry import MODELS
 from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.clean import CleanSettings
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.rebuild.projection import ProjectionSettings
@@ -67,10 +68,14 @@ class SplitSettings:
     group_column : str
         Column of the labels with the number of the physics event behind an event (negative: none).
         Events that share it are never split; left empty, every event stands for itself.
+    left_out_kinds : tuple of str
+        Events of these kinds (column ``kind`` of the labels) take no part at all: to see what a
+        model makes of what it never saw.
     """
 
     validation: float = 0.15
     group_column: str = ""
+    left_out_kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.validation < 1:
@@ -185,22 +190,41 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True)
 class HeadSettings:
-    """The logistic regression on the latent that gives a bundle its scores.
+    """What gives a bundle its scores: a logistic regression on the latent, or clusters of it.
 
     Attributes
     ----------
+    kind : {"logistic", "kmeans", "mixture", "own"}
+        Logistic regression; k-means or a mixture of Gaussians; the clusters of DCEC and MIXAE.
     draws : int
-        It is fitted on the training events as they are and on so many varied copies of them.
+        The regression is fitted on the training events as they are and on so many varied copies.
     inverse_regularisation : float
-        scikit-learn's C.
+        The regression's C in scikit-learn.
+    clusters : int
+        Clusters of ``kmeans`` and ``mixture``.
+    components : int
+        Principal components that the latent is reduced to before; 0: it is not.
+    cluster_labels : int
+        So many labelled events, drawn by the seed, say what a cluster is; 0: all.
+    cluster_classes : tuple of str
+        Class of each cluster, named by hand after a look at the clusters; left empty, labels say.
     """
 
+    kind: Literal["logistic", "kmeans", "mixture", "own"] = "logistic"
     draws: int = 2
     inverse_regularisation: float = 1.0
+    clusters: int = 3
+    components: int = 0
+    cluster_labels: int = 0
+    cluster_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.draws < 0 or self.inverse_regularisation <= 0:
             raise ValueError("draws must not be negative, inverse_regularisation positive")
+        if self.clusters < 2 or self.components < 0 or self.cluster_labels < 0:
+            raise ValueError(
+                "clusters must be at least 2, components and cluster_labels not negative"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +243,8 @@ class Config:
         How traces become hits.
     detector : ZCalibration
         From time bucket to z.
+    clean : CleanSettings
+        Which hits are left out before anything else is done with an event.
     projection : ViewSettings
         The images that the model reads.
     points : PointSetSettings or None
@@ -235,6 +261,7 @@ class Config:
     classes: tuple[EventClass, ...] = DEFAULT_CLASSES
     hits: HitSettings = field(default_factory=HitSettings)
     detector: ZCalibration = field(default_factory=ZCalibration)
+    clean: CleanSettings = field(default_factory=CleanSettings)
     projection: ViewSettings = field(default_factory=ViewSettings)
     points: PointSetSettings | None = None
     model: Any = field(default_factory=AutoencoderSettings)
@@ -251,6 +278,10 @@ class Config:
             raise ValueError(
                 f"augment.pile_up_class: {self.augment.pile_up_class!r} is none of the classes"
                 f" {', '.join(names)}"
+            )
+        if unknown := set(self.head.cluster_classes) - set(names):
+            raise ValueError(
+                f"head.cluster_classes: {min(unknown)!r} is none of the classes {', '.join(names)}"
             )
         model = next(model for settings, model in MODELS.values() if type(self.model) is settings)
         if model.reads_points != (self.points is not None):
@@ -272,6 +303,12 @@ def load_config(path: Path) -> Config:
         If the file cannot be read, a key is unknown (naming the nearest known one), or a value has
         the wrong type or makes no sense.
     """
+    config: Config = read_settings(Config, path)
+    return config
+
+
+def read_settings(kind: type[Any], path: Path) -> Any:
+    """Read a dataclass of settings from YAML (see :func:`load_config`)."""
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -279,10 +316,9 @@ def load_config(path: Path) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     try:
-        config: Config = _build(Config, {} if entries is None else entries, "")
+        return _build(kind, {} if entries is None else entries, "")
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
-    return config
 
 
 def dump_config(config: Config) -> str:

@@ -132,7 +132,7 @@ class Draw(LatentModel):
 
     @staticmethod
     def _start(like: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        zeros = like.new_zeros(len(like), size)
+        zeros = like.new_zeros(like.shape[0], size)  # len() would fix the number of events
         return zeros, zeros
 
 

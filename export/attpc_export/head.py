@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor, nn
 
+from attpc_export.clusters import ClusterHead, ClusterScores, load_clusters, save_clusters
 from attpc_export.model import LatentModel
 
 _MOST_ITERATIONS = 2000
@@ -123,15 +124,19 @@ def temperature_of(logits: NDArray[np.float64], label: NDArray[np.int64]) -> flo
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
 
 
-def save_head(head: Head, path: Path) -> None:
+def save_head(head: Head | ClusterHead, path: Path) -> None:
     """Write a head as JSON."""
+    if isinstance(head, ClusterHead):
+        return save_clusters(head, path)
     entries = {"weight": head.weight.tolist(), "bias": head.bias.tolist()}
     path.write_text(json.dumps(entries), encoding="utf-8")
 
 
-def load_head(path: Path) -> Head:
+def load_head(path: Path) -> Head | ClusterHead:
     """Read a head back."""
     entries = json.loads(path.read_text(encoding="utf-8"))
+    if "kind" in entries:
+        return load_clusters(path)
     return Head(np.array(entries["weight"]), np.array(entries["bias"]))
 
 
@@ -142,13 +147,19 @@ class ScoringModel(nn.Module):
     ----------
     model : LatentModel
         The encoder.
-    head : Head
+    head : Head or ClusterHead
         The head.
     """
 
-    def __init__(self, model: LatentModel, head: Head) -> None:
+    head: nn.Module
+
+    def __init__(self, model: LatentModel, head: Head | ClusterHead) -> None:
         super().__init__()
         self.model = model
+        if isinstance(head, ClusterHead):
+            self.head = ClusterScores(head, model)
+            self.eval()
+            return
         self.head = nn.Linear(model.latent_size, len(head.bias))
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(head.weight))
@@ -159,4 +170,7 @@ class ScoringModel(nn.Module):
         """Scores, shape (n_events, n_classes), each row summing to 1, and the latent."""
         inputs = (projection,) if features is None else (projection, features)
         latent = self.model.encode(*inputs)
-        return torch.softmax(self.head(latent), dim=1), latent
+        found = self.head(latent)
+        if isinstance(self.head, nn.Linear):
+            found = torch.softmax(found, dim=1)
+        return found, latent

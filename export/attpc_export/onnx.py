@@ -208,6 +208,7 @@ def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Co
         classes=config.classes,
         hits=config.hits,
         detector=config.detector,
+        clean=config.clean,
         projection=config.projection.with_scale(data.pop("scale")),
         training={
             **data,

@@ -17,8 +17,17 @@ import attpc_export
 import attpc_filter
 from attpc_export.augment import Pools, augment, make_pools
 from attpc_export.backbone import kept_features
+from attpc_export.clusters import (
+    ClusterHead,
+    ClusterScores,
+    fit_clusters,
+    own_clusters,
+    share_by_labels,
+    share_by_names,
+)
 from attpc_export.config import Config, dump_config, load_config
 from attpc_export.data import (
+    UNLABELLED,
     DataFile,
     Events,
     fingerprint,
@@ -34,6 +43,7 @@ from attpc_export.metrics import judge, tag_scores
 from attpc_export.model import LatentModel
 from attpc_export.registry import build_model
 from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.clean import clean_hits
 from attpc_filter.rebuild.point_set import gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.records import Hits
@@ -149,9 +159,13 @@ def train(
             staging.commit()
         trainee.eval()
 
-    head = _fit_head(material, trainee, torch_device)
-    latent = encode(trainee, inputs, torch_device)[label >= 0]
-    head = calibrate(head, latent, label[label >= 0])
+    head: Head | ClusterHead
+    if config.head.kind == "logistic":
+        regression = _fit_head(material, trainee, torch_device)
+        latent = encode(trainee, inputs, torch_device)[label >= 0]
+        head = calibrate(regression, latent, label[label >= 0])
+    else:
+        head = _fit_clusters(material, trainee, torch_device)
     save_head(head, out / HEAD_NAME)
     scoring = ScoringModel(trainee.model.cpu(), head)
     write_json(out / SCORES_NAME, _judge_validation(material, score(scoring, inputs)))
@@ -244,7 +258,9 @@ def _gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> _Ma
     events = load_events(
         data, labels, config.class_names, config.hits, config.detector, config.split.group_column
     )
-    events = events.take(np.flatnonzero(events.hits.counts >= config.hits.min_hits))
+    taken = ~np.isin(events.kind, np.array(config.split.left_out_kinds, np.str_))
+    events = events.take(np.flatnonzero(taken & (events.hits.counts >= config.hits.min_hits)))
+    events = replace(events, hits=clean_hits(events.hits, config.clean))
     kept_back = split_events(events.group, config.split.validation, config.seed)
     rows, kept_rows = np.flatnonzero(~kept_back), np.flatnonzero(kept_back)
     for part, name in ((rows, "training"), (kept_rows, "validation")):
@@ -330,10 +346,41 @@ def _fit_head(material: _Material, trainee: Trainee, device: torch.device) -> He
     )
 
 
+def _fit_clusters(material: _Material, trainee: Trainee, device: torch.device) -> ClusterHead:
+    """Cluster the training events as they are, without labels; then find what the clusters are."""
+    settings, seed = material.config.head, material.config.seed
+    latent = encode(trainee, material.inputs(material.train), device)
+    if settings.kind == "own":
+        head = own_clusters()
+    else:
+        assert settings.kind != "logistic"
+        head = fit_clusters(settings.kind, latent, settings.clusters, settings.components, seed)
+    assign = ClusterScores(head, trainee.model).to(device)
+    found = apply_in_batches(lambda batch: assign.clusters(batch).cpu(), (latent,), device)
+    log_share = torch.cat(found).numpy()
+    n_clusters = log_share.shape[1]
+    classes = material.config.class_names
+    if settings.cluster_classes:
+        if len(settings.cluster_classes) != n_clusters:
+            raise UsageError(
+                f"head.cluster_classes: names {len(settings.cluster_classes)} clusters, there are"
+                f" {n_clusters}"
+            )
+        return replace(head, share=share_by_names(settings.cluster_classes, classes))
+    label = material.events.label[material.train].copy()
+    if settings.cluster_labels:
+        labelled = np.random.default_rng(seed).permutation(np.flatnonzero(label >= 0))
+        label[labelled[settings.cluster_labels :]] = UNLABELLED
+    share = share_by_labels(log_share.argmax(axis=1), label, n_clusters, len(classes))
+    return replace(head, share=share)
+
+
 def _judge_validation(material: _Material, scores: NDArray[np.float32]) -> dict[str, Any]:
     events = material.events.take(material.validation)
     config = material.config
-    tags = tag_scores(scores, events.hits.counts, config.classes, config.hits)
+    # all had enough hits before they were cleaned
+    counts = np.full(len(events), config.hits.min_hits)
+    tags = tag_scores(scores, counts, config.classes, config.hits)
     return {
         name: {"events": found.n_events, "macro_f1": found.macro_f1, "f1": found.f1}
         for name, found in judge(events, tags, config.class_names).items()

@@ -213,19 +213,21 @@ def test_features_are_computed_once(
     images = np.random.default_rng(6).random((3, *SHAPE), np.float32)
     cpu = torch.device("cpu")
     first = kept_features(backbone, images, cpu, tmp_path / "kept")
-    (file,) = (tmp_path / "kept").iterdir()
-    np.save(file, first + 1.0)  # what is there is read, not computed
-    np.testing.assert_array_equal(
-        kept_features(backbone, images, cpu, tmp_path / "kept"), first + 1.0
-    )
-    # other images and other weights are other features
-    np.testing.assert_allclose(
-        kept_features(backbone, images[::-1].copy(), cpu, tmp_path / "kept"), first[::-1], rtol=1e-4
-    )
+    files = list((tmp_path / "kept").glob("*/*"))
+    assert len(files) == 3
+    for file in files:  # what is there is read, not computed
+        np.save(file, np.load(file) + 1.0)
+    more = np.concatenate([images[::-1], np.zeros((1, *SHAPE), np.float32)])
+    again = kept_features(backbone, more, cpu, tmp_path / "kept")
+    np.testing.assert_array_equal(again[:3], first[::-1] + 1.0)
+    with torch.no_grad():
+        np.testing.assert_allclose(again[3:], backbone(torch.from_numpy(more[3:])), rtol=1e-4)
+    # other weights are other features
     with torch.no_grad():
         backbone.layers[28].bias += 1.0
-    assert (kept_features(backbone, images, cpu, tmp_path / "kept") > first).any()
-    assert len(list((tmp_path / "kept").iterdir())) == 3
+    other = kept_features(backbone, images, cpu, tmp_path / "kept")
+    assert (other > first).any()
+    assert (other < first + 1.0).any()
 
 
 def test_wrong_weights_are_one_clear_line(tmp_path: Path) -> None:

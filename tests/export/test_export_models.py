@@ -53,6 +53,10 @@ def blobs(n: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    return make_tiny(tmp_path_factory)
+
+
+def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """Small settings of each model, by name."""
     from tests.export.test_export_backbone import made_up_weights
 

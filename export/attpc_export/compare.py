@@ -1,0 +1,359 @@
+"""Trains many models on several data sets with several seeds, and makes one table of them."""
+
+import csv
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, confusion_matrix, f1_score
+
+from attpc_export.backbone import kept_features, with_weights
+from attpc_export.clusters import ClusterScores
+from attpc_export.config import Config, load_config, read_settings
+from attpc_export.data import Events, load_events
+from attpc_export.fit import CHECKPOINT_NAME, CURVES_NAME, Inputs, apply_in_batches
+from attpc_export.onnx import load_run
+from attpc_export.train import CONFIG_NAME, SCORES_NAME, score, train
+from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.clean import CleanSettings, clean_hits
+from attpc_filter.rebuild.projection import project
+from attpc_filter.score.scorer import Device
+from attpc_filter.staging import Staging, write_json
+
+JUDGEMENT_NAME = "test.json"
+CSV_NAME = "accuracy.csv"
+TABLE_NAME = "accuracy.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A data set that models are trained and judged on.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    train, test : tuple of str
+        Run files, and folders of them, below the folder of the data.
+    train_labels, test_labels : str
+        Their tables of labels.
+    clean : CleanSettings
+        How its hits are cleaned.
+    """
+
+    name: str = ""
+    train: tuple[str, ...] = ()
+    train_labels: str = ""
+    test: tuple[str, ...] = ()
+    test_labels: str = ""
+    clean: CleanSettings = field(default_factory=CleanSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A preset on a level.
+
+    Attributes
+    ----------
+    row : str
+        Line of the table.
+    level : str
+        Column of the table.
+    preset : str
+        Configuration, beside the plan or at a path relative to it.
+    thesis : str
+        The thesis' number for it, as text: macro f1, or accuracy / ARI of a clustering.
+    seeds : tuple of int
+        In place of the plan's; empty: the plan's.
+    epochs : int
+        In place of the plan's; 0: the plan's [epochs].
+    """
+
+    row: str = ""
+    level: str = ""
+    preset: str = ""
+    thesis: str = ""
+    seeds: tuple[int, ...] = ()
+    epochs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A comparison.
+
+    Attributes
+    ----------
+    levels : tuple of Level
+        The data sets.
+    cells : tuple of Cell
+        What is trained on which; in this order, one seed after the other.
+    seeds : tuple of int
+        Seeds of the split, the weights and all variation.
+    group_column : str
+        Column of the labels whose equal numbers are copies of one physics event.
+    epochs : int
+        At most so many, whatever the preset says; 0: the preset's [epochs].
+    size : int
+        Side of the projections of models without a backbone; 0: the preset's [pixels].
+    """
+
+    levels: tuple[Level, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    seeds: tuple[int, ...] = (1, 2, 3)
+    group_column: str = ""
+    epochs: int = 0
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        names = [level.name for level in self.levels]
+        for cell in self.cells:
+            if cell.level not in names:
+                raise ValueError(f"cells: {cell.row}: no level {cell.level!r}, there are {names}")
+
+    def level(self, name: str) -> Level:
+        """The level of that name."""
+        return next(level for level in self.levels if level.name == name)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan from YAML.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read or makes no sense.
+    """
+    plan: Plan = read_settings(Plan, path)
+    return plan
+
+
+def compare(
+    plan_path: Path,
+    data: Path,
+    out: Path,
+    tables: Path,
+    weights: str = "",
+    device: Device = "auto",
+    only: Sequence[str] = (),
+) -> None:
+    """Train and judge what a plan asks for; what is there already is not done again.
+
+    Parameters
+    ----------
+    plan_path : Path
+        The plan.
+    data : Path
+        Folder of the data.
+    out : Path
+        Folder of the run folders; an unfinished training goes on from its checkpoint.
+    tables : Path
+        Folder of the tables, written anew after each training.
+    weights : str
+        File of a frozen backbone's weights, in place of the presets'.
+    device : {"auto", "cpu", "cuda"}
+        Where to train.
+    only : sequence of str
+        Rows to train; all if empty. The tables show all rows.
+    """
+    plan = load_plan(plan_path)
+    if unknown := set(only) - {cell.row for cell in plan.cells}:
+        raise UsageError(f"--only: {plan_path} has no row {min(unknown)!r}")
+    longest = max(len(cell.seeds or plan.seeds) for cell in plan.cells)
+    for turn in range(longest):
+        for cell in plan.cells:
+            seeds = cell.seeds or plan.seeds
+            if turn >= len(seeds) or (only and cell.row not in only):
+                continue
+            folder = run_folder(out, cell, seeds[turn])
+            if not (folder / JUDGEMENT_NAME).exists():
+                config = _configure(plan, cell, plan_path.parent, seeds[turn], weights, data)
+                _train_and_judge(plan, cell, config, data, folder, out / "features", device)
+                write_tables(plan, out, tables)
+    write_tables(plan, out, tables)
+
+
+def run_folder(out: Path, cell: Cell, seed: int) -> Path:
+    """Folder of one training."""
+    return out / f"{Path(cell.preset).stem}-{cell.level}-{seed}"
+
+
+def write_tables(plan: Plan, out: Path, tables: Path) -> None:
+    """Write what was judged so far: a line a training as CSV, and a table beside the thesis'."""
+    found = []
+    for cell in plan.cells:
+        for seed in cell.seeds or plan.seeds:
+            path = run_folder(out, cell, seed) / JUDGEMENT_NAME
+            if path.exists():
+                entries = json.loads(path.read_text(encoding="utf-8"))
+                found.append((cell, {"row": cell.row, "level": cell.level, "seed": seed} | entries))
+    columns = list(dict.fromkeys(name for _, entries in found for name in entries))
+    with Staging() as staging:
+        with staging.path(tables / CSV_NAME).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(entries for _, entries in found)
+        table = _make_table(plan, [entries for _, entries in found])
+        staging.path(tables / TABLE_NAME).write_text(table, encoding="utf-8")
+        staging.commit()
+
+
+def cluster_accuracy(cluster: NDArray[np.int64], label: NDArray[np.int64]) -> float:
+    """Share of events in the cluster of their class, each class with the cluster that fits best.
+
+    Classes and clusters are paired one to one (Kuhn 1955); further clusters count as wrong.
+    """
+    counts = confusion_matrix(label, cluster)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return float(counts[rows, columns].sum() / len(label))
+
+
+def _configure(
+    plan: Plan, cell: Cell, presets: Path, seed: int, weights: str, data: Path
+) -> Config:
+    """The preset, fitted to the level: its cleaning, and only the classes that it has."""
+    config = load_config(presets / cell.preset)
+    level = plan.level(cell.level)
+    with (data / level.train_labels).open(newline="", encoding="utf-8") as file:
+        labels = {row["label"] for row in csv.DictReader(file)}
+    classes = tuple(c for c in config.classes if c.name in labels)
+    augment = config.augment
+    if augment.pile_up_class not in [c.name for c in classes]:
+        augment = replace(augment, pile_up_class="", pile_up=0.0)
+    fit, projection = config.fit, config.projection
+    if most := cell.epochs or plan.epochs:
+        fit = replace(fit, epochs=min(fit.epochs, most))
+    if plan.size and with_weights(config.model, "any.npz") is config.model:
+        projection = replace(projection, size=plan.size)
+    return replace(
+        config,
+        seed=seed,
+        clean=level.clean,
+        classes=classes,
+        augment=augment,
+        fit=fit,
+        projection=projection,
+        model=with_weights(config.model, weights) if weights else config.model,
+        split=replace(config.split, group_column=plan.group_column),
+    )
+
+
+def _train_and_judge(
+    plan: Plan, cell: Cell, config: Config, data: Path, folder: Path, cache: Path, device: Device
+) -> None:
+    level = plan.level(cell.level)
+    started = time.process_time()
+    if not (folder / SCORES_NAME).exists():
+        paths = [data / name for name in level.train]
+        labels = [data / level.train_labels]
+        resume = (folder / CHECKPOINT_NAME).exists() and (folder / CONFIG_NAME).exists()
+        train(config, paths, labels, folder, device, resume, cache)
+    seconds = time.process_time() - started
+    test = load_events(
+        [data / name for name in level.test],
+        [data / level.test_labels],
+        config.class_names,
+        config.hits,
+        config.detector,
+    )
+    judgement = judge_run(folder, test, cache)
+    judgement["epochs"] = _count_epochs(folder)
+    judgement["cpu_seconds"] = round(seconds, 1)
+    write_json(folder / JUDGEMENT_NAME, judgement)
+
+
+def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
+    """Judge a finished training on events that it has not seen.
+
+    An event is of the class with the highest score: thresholds are left aside, as in the thesis.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    events : Events
+        Events with labels; those without, and those with fewer hits than a model scores, are left
+        out.
+    cache : Path
+        Where the features of a frozen backbone are kept.
+
+    Returns
+    -------
+    dict of str to number
+        Events, macro f1, f1 of each class; of a clustering its accuracy and adjusted Rand index.
+    """
+    scoring, contract = load_run(folder)
+    names = [event_class.name for event_class in contract.classes]
+    enough = events.hits.counts >= contract.hits.min_hits
+    events = events.take(np.flatnonzero(enough & (events.label >= 0)))
+    if not len(events):
+        raise UsageError("--data: no event of the test runs has a label")
+    assert contract.projection is not None
+    images = project(clean_hits(events.hits, contract.clean), contract.projection)
+    inputs: Inputs = (images,)
+    part = scoring.model.frozen_part()
+    if part is not None:
+        inputs = (images, kept_features(part, images, torch.device("cpu"), cache))
+    label = events.label
+    tag = score(scoring, inputs).argmax(axis=1)
+    present = np.unique(label)
+    f1 = f1_score(label, tag, labels=present, average=None, zero_division=0.0)
+    found: dict[str, Any] = {"events": len(label), "macro_f1": round(float(f1.mean()), 5)}
+    found |= {f"f1_{names[k]}": round(float(v), 5) for k, v in zip(present, f1, strict=True)}
+    if isinstance(scoring.head, ClusterScores):
+        head = scoring.head
+        parts = apply_in_batches(
+            lambda *batch: head.clusters(scoring.model.encode(*batch)), inputs, torch.device("cpu")
+        )
+        cluster = torch.cat(parts).argmax(1).numpy()
+        found["accuracy"] = round(cluster_accuracy(cluster, label), 5)
+        found["ari"] = round(float(adjusted_rand_score(label, cluster)), 5)
+        found["clusters_used"] = len(np.unique(cluster))
+    return found
+
+
+def _count_epochs(folder: Path) -> int:
+    if not (folder / CURVES_NAME).exists():
+        return 0
+    return len((folder / CURVES_NAME).read_text(encoding="utf-8").splitlines()) - 1
+
+
+def _make_table(plan: Plan, found: Sequence[dict[str, Any]]) -> str:
+    levels = [level.name for level in plan.levels]
+    lines = [
+        "Macro f1 (for clusterings: accuracy / adjusted Rand index) on events not trained on, mean"
+        " ± standard deviation over the seeds (n); in brackets the thesis' number for its data.",
+        "",
+        "| | " + " | ".join(levels) + " |",
+        "|" + "---|" * (len(levels) + 1),
+    ]
+    for row in dict.fromkeys(cell.row for cell in plan.cells):
+        texts = []
+        for level in levels:
+            cells = [cell for cell in plan.cells if (cell.row, cell.level) == (row, level)]
+            results = [e for e in found if (e["row"], e["level"]) == (row, level)]
+            text = _describe(results)
+            thesis = next((cell.thesis for cell in cells if cell.thesis), "")
+            texts.append(f"{text} [{thesis}]" if thesis else text)
+        lines.append(f"| {row} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _describe(results: Sequence[dict[str, Any]]) -> str:
+    if not results:
+        return "-"
+    clustering = "ari" in results[0]
+    names = ("accuracy", "ari") if clustering else ("macro_f1",)
+    parts = []
+    for name in names:
+        values = [entries[name] for entries in results]
+        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        parts.append(f"{statistics.mean(values):.3f}{spread}")
+    return " / ".join(parts) + f" ({len(results)})"
