@@ -8,22 +8,48 @@ from pathlib import Path
 import numpy as np
 
 from attpc_export.data import load_events, take_events
-from attpc_export.metrics import Judgement, judge, tag_scores
+from attpc_export.metrics import (
+    NO_CLASS,
+    Judgement,
+    calibration_error,
+    judge,
+    purity_at,
+    tag_scores,
+)
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Device, Scorer
 from attpc_filter.staging import Staging
 
+#: Efficiency at which purities are reported.
+EFFICIENCY = 0.95
 _CSV_HEADER = ("bundle", "sha256", "data_set", "quantity", "class", "value")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A bundle's judgement on one data set."""
+    """A bundle's judgement on one data set.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        The bundle.
+    data_set : str
+        Name of the data set.
+    judgement : Judgement
+        Its tags against the labels.
+    calibration_error : float
+        Expected calibration error of its scores.
+    purity : dict of str to float
+        Purity of each class that the data set has, other events being there, where the threshold
+        on its score leaves an efficiency of :data:`EFFICIENCY`.
+    """
 
     bundle: Bundle
     data_set: str
     judgement: Judgement
+    calibration_error: float
+    purity: dict[str, float]
 
 
 def evaluate(
@@ -55,8 +81,7 @@ def evaluate(
     results = []
     for model in models:
         bundle = load_bundle(model)
-        found = _evaluate_bundle(bundle, data, labels, device)
-        results += [Result(bundle, name, judgement) for name, judgement in found.items()]
+        results += _evaluate_bundle(bundle, data, labels, device)
     if not results:
         raise UsageError("--labels: none of the events of --data has a label there")
     return results
@@ -73,6 +98,9 @@ def describe(result: Result) -> str:
         f" {judgement.n_events} labelled events",
         f"  macro f1 {judgement.macro_f1:.4f}   "
         + "  ".join(f"{name} {f1:.4f}" for name, f1 in judgement.f1.items()),
+        f"  calibration error {result.calibration_error:.4f}   purity at an efficiency of"
+        f" {EFFICIENCY:.0%}: "
+        + "  ".join(f"{name} {value:.4f}" for name, value in result.purity.items()),
         "  label \\ tag".ljust(width + 4)
         + "".join(name.rjust(width) for name in [*names, "no class"]),
     ]
@@ -102,6 +130,11 @@ def _rows_of(result: Result) -> list[tuple[str, str, str]]:
     names = [event_class.name for event_class in result.bundle.contract.classes]
     rows = [("events", "", str(judgement.n_events)), ("macro_f1", "", f"{judgement.macro_f1:.6f}")]
     rows += [("f1", name, f"{f1:.6f}") for name, f1 in judgement.f1.items()]
+    rows.append(("calibration_error", "", f"{result.calibration_error:.6f}"))
+    rows += [
+        (f"purity_at_efficiency_{EFFICIENCY:g}", name, f"{value:.6f}")
+        for name, value in result.purity.items()
+    ]
     rows += [("recall_of_kind", kind, f"{value:.6f}") for kind, value in judgement.recall.items()]
     for name, counts in zip(names, judgement.confusion, strict=True):
         for tag, count in zip([*names, "no class"], counts, strict=True):
@@ -111,14 +144,35 @@ def _rows_of(result: Result) -> list[tuple[str, str, str]]:
 
 def _evaluate_bundle(
     bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: Device
-) -> dict[str, Judgement]:
+) -> list[Result]:
     contract = bundle.contract
     names = [event_class.name for event_class in contract.classes]
     events = load_events(data, labels, names, contract.hits, contract.detector)
     scorer = Scorer(bundle, device)
-    scores = np.empty((len(events), len(names)), np.float32)
+    outputs = ["scores"] if contract.novelty_threshold is None else ["scores", "novelty"]
+    parts = []
     for start in range(0, len(events), scorer.batch_size):
         rows = np.arange(start, min(start + scorer.batch_size, len(events)))
-        scores[rows] = scorer.score(contract.make_inputs(take_events(events.hits, rows)))
-    tags = tag_scores(scores, events.hits.counts, contract.classes, contract.hits)
-    return judge(events, tags, names)
+        inputs = contract.make_inputs(take_events(events.hits, rows))
+        parts.append(scorer.run(inputs, outputs))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+    tags = tag_scores(
+        found["scores"],
+        events.hits.counts,
+        contract.classes,
+        contract.hits,
+        found.get("novelty"),
+        contract.novelty_threshold,
+    )
+    results = []
+    for name, judgement in judge(events, tags, names).items():
+        number = events.data_sets.index(name)
+        rows = np.flatnonzero((events.data_set == number) & (events.label >= 0))
+        scores, label = found["scores"][rows], events.label[rows]
+        purity = {}
+        for index in np.unique(label):
+            of_class = np.where(tags[rows] == NO_CLASS, 0.0, scores[:, index]).astype(np.float32)
+            purity[names[index]], _ = purity_at(of_class, label == index, EFFICIENCY)
+        error = calibration_error(scores, label)
+        results.append(Result(bundle, name, judgement, error, purity))
+    return results

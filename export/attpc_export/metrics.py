@@ -47,6 +47,8 @@ def tag_scores(
     n_hits: NDArray[np.int64],
     classes: tuple[EventClass, ...],
     hits: HitSettings,
+    novelty: NDArray[np.float32] | None = None,
+    novelty_threshold: float | None = None,
 ) -> NDArray[np.int64]:
     """Tag events as filtering does: thresholds, and too few hits for a score.
 
@@ -60,6 +62,10 @@ def tag_scores(
         Classes with their thresholds.
     hits : HitSettings
         Its ``min_hits`` is what an event needs to be scored.
+    novelty : ndarray of float32, shape (n_events,), optional
+        How unlike the training events an event is.
+    novelty_threshold : float, optional
+        Above it, an event gets no class.
 
     Returns
     -------
@@ -75,6 +81,8 @@ def tag_scores(
         names,
         [event_class.threshold for event_class in classes],
         hits.min_hits,
+        novelty=novelty,
+        novelty_threshold=novelty_threshold,
     )
     return np.array([names.index(tag) if tag in names else NO_CLASS for tag in tags], np.int64)
 
@@ -102,6 +110,57 @@ def judge(events: Events, tags: NDArray[np.int64], classes: list[str]) -> dict[s
         if len(rows):
             found[name] = _judge(events.label[rows], tags[rows], events.kind[rows], classes)
     return found
+
+
+def calibration_error(
+    scores: NDArray[np.float32], label: NDArray[np.int64], n_bins: int = 15
+) -> float:
+    """Expected calibration error of the highest scores (Guo et al., arXiv 1706.04599).
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n_events, n_classes)
+        Scores.
+    label : ndarray of int64, shape (n_events,)
+        Classes.
+    n_bins : int
+        Bins of equal width.
+
+    Returns
+    -------
+    float
+        Mean distance between score and share of right ones, over the bins, by their events.
+    """
+    highest = scores.max(axis=1).astype(np.float64)
+    right = scores.argmax(axis=1) == label
+    bins = np.minimum((highest * n_bins).astype(np.int64), n_bins - 1)
+    gap = np.bincount(bins, highest, n_bins) - np.bincount(bins, right, n_bins)
+    return float(np.abs(gap).sum() / len(label))
+
+
+def purity_at(
+    scores: NDArray[np.float32], is_class: NDArray[np.bool_], efficiency: float
+) -> tuple[float, float]:
+    """Purity of a class where the threshold on its score leaves a given efficiency.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n_events,)
+        Scores of the class; 0 for events that cannot get it.
+    is_class : ndarray of bool, shape (n_events,)
+        Whether an event is of the class.
+    efficiency : float
+        Least share of the events of the class that must be kept.
+
+    Returns
+    -------
+    purity, threshold : float
+        Share of the kept events that are of the class, and the threshold.
+    """
+    own = np.sort(scores[is_class])[::-1]
+    threshold = own[int(np.ceil(efficiency * len(own))) - 1]
+    kept = scores >= threshold
+    return float(is_class[kept].mean()), float(threshold)
 
 
 def _judge(
