@@ -166,6 +166,26 @@ def _parser() -> argparse.ArgumentParser:
     tags.add_argument("target", type=Path, metavar="OUT", help="file to write")
     tags.set_defaults(act=_tags)
 
+    bench = commands.add_parser(
+        "bench",
+        help="how fast a run is filtered here, step by step, and what limits it",
+        description="Measure reading, rebuilding, scoring and the whole job on the first events of"
+        " a run, each by itself; nothing of it is kept but the numbers.",
+    )
+    bench.add_argument("run", type=Path, metavar="FILE", help="run file")
+    bench.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options")
+    bench.add_argument(
+        "--events", type=int, default=1000, metavar="N", help="first events (default: 1000)"
+    )
+    bench.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="of each step (default: 5)"
+    )
+    bench.add_argument("--csv", type=Path, metavar="OUT", help="write the numbers")
+    bench.add_argument("--png", type=Path, metavar="OUT", help="picture: events/s of each step")
+    for name in ("model", "device", "streams", "threads", "root_"):
+        _add_options(bench, name)
+    bench.set_defaults(act=_bench)
+
     models = commands.add_parser("models", help="the bundles at hand and their contracts")
     models.add_argument("model", nargs="*", metavar="NAME|FILE", help="bundles; all that ship")
     models.set_defaults(act=_models)
@@ -444,6 +464,42 @@ def _tags(options: argparse.Namespace, _: str) -> int:
     if is_root[0] == is_root[1]:
         raise UsageError("tags: one of the two files must end in .root, the other must not")
     (friend_from_table if is_root[1] else table_from_friend)(options.source, options.target)
+    return 0
+
+
+def _bench(options: argparse.Namespace, command: str) -> int:
+    from attpc_filter.bench import bench, what_limits, write_csv
+    from attpc_filter.progress import steps_table
+
+    for name in ("events", "repeats"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}: {getattr(options, name)} is less than 1")
+    config = make_config(options.config, _given(options))
+    errors = Console(stderr=True)
+    with errors.status("") as status:
+
+        def told(step: str) -> None:
+            status.update(step)
+
+        steps = bench(options.run, config, options.events, options.repeats, told)
+    out = _console()
+    sample = steps[-1].sample
+    title = (
+        f"{options.run.name}: {sample.n_events} events of {sample.n_traces / sample.n_events:.0f}"
+        f" traces, {config.n_threads} thread{'s'[: config.n_threads != 1]},"
+        f" medians of {options.repeats}"
+    )
+    out.print(title, markup=False, highlight=False)
+    out.print(steps_table(steps))
+    out.print(what_limits(steps, config.n_threads), markup=False, highlight=False)
+    if options.csv is not None:
+        write_csv(steps, options.csv, options.run, config)
+        _say_where(out, "numbers", options.csv)
+    if options.png is not None:
+        from attpc_filter.report import draw_steps
+
+        draw_steps(steps, title, options.png)
+        _say_where(out, "picture", options.png)
     return 0
 
 

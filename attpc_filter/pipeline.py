@@ -238,9 +238,39 @@ def _filter_run_safely(
 
 def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutcome]) -> None:
     started = time.perf_counter()
+    with open_run(path, job.tagger.config.root_options) as run:
+        outcomes.append(filter_run(run, path, job, observer, started))
+
+
+def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: float) -> RunOutcome:
+    """Tag the events of an open run and write tags and streams.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    path : Path
+        Its file, as it was given.
+    job : Job
+        What the runs of a call share.
+    observer : Observer
+        Told how it goes.
+    started : float
+        When work on the run began, by :func:`time.perf_counter` [s].
+
+    Returns
+    -------
+    RunOutcome
+        What became of it: its files are complete.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written or the books do not balance; nothing was written then.
+    """
     outcome = RunOutcome(str(path))
     classes = job.tagger.classes
-    with open_run(path, job.tagger.config.root_options) as run, Staging() as staging:
+    with Staging() as staging:
         n_bytes = path.stat().st_size
         outcome.run, outcome.format = run.number, run.format_name
         outcome.n_events = len(run.events)
@@ -278,7 +308,7 @@ def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutc
         outcome.seconds = round(time.perf_counter() - started, 3)
         outcome.events_per_s = round(outcome.n_events / outcome.seconds, 1)
         outcome.mb_per_s = round(n_bytes / outcome.seconds / 1e6, 1)
-        outcomes.append(outcome)
+    return outcome
 
 
 class _RunWriter:

@@ -1,6 +1,8 @@
 """How a job goes: a progress bar on a terminal, plain log lines elsewhere; the table at its end."""
 
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -15,6 +17,9 @@ from rich.progress import (
 from rich.table import Table
 
 from attpc_filter.manifest import RunOutcome
+
+if TYPE_CHECKING:
+    from attpc_filter.bench import Step
 
 _LOG_EVERY_S = 10.0
 #: Unreadable events of a run that are named as they come.
@@ -133,5 +138,22 @@ def summary_table(outcomes: list[RunOutcome]) -> Table:
             "all",
             str(sum(outcome.n_events for outcome in done)),
             *(str(sum(outcome.counts[tag] for outcome in done)) for tag in tags),
+        )
+    return table
+
+
+def steps_table(steps: "Sequence[Step]") -> Table:
+    """The steps that :func:`attpc_filter.bench.bench` measured."""
+    table = Table("step", "events/s", "traces/s", "MB/s", "CPU us/event", "peak MiB", box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for step in steps:
+        table.add_row(
+            step.name,
+            f"{step.events_per_s:,.0f}",
+            f"{step.traces_per_s:,.0f}",
+            f"{step.mb_per_s:,.0f}",
+            f"{step.cpu_us_per_event:,.0f}",
+            f"{step.peak_memory / 2**20:,.0f}" if step.peak_memory else "",
         )
     return table

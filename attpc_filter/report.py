@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from attpc_filter.bench import Step
 from attpc_filter.compare import Compared
 from attpc_filter.errors import OutputError
 from attpc_filter.formats.tags import read_tags, scores_of
@@ -219,6 +220,31 @@ def draw_event(
         right.set_axis_off()
     else:
         _draw_traces(right, record.traces)
+    _save(figure, path)
+
+
+def draw_steps(steps: Sequence[Step], title: str, path: Path) -> None:
+    """Draw how many events a second each step of the filter makes.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        From :func:`attpc_filter.bench.bench`.
+    title : str
+        What was measured where.
+    path : Path
+        PNG to write.
+    """
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(steps) + 1.5), layout="constrained")
+    names = [step.name for step in steps]
+    rates = [step.events_per_s for step in steps]
+    bars = axes.barh(names, rates, color=["tab:gray"] * (len(steps) - 1) + ["tab:red"])
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel("events/s (median)")
+    axes.set_title(title, fontsize=9)
     _save(figure, path)
 
 

@@ -18,7 +18,7 @@ from attpc_filter.rebuild import hits, point_set, projection
 from attpc_filter.score import bundle
 
 PAGE = Path(__file__).with_name("reference.md")
-COMMANDS = ("run", "inspect", "retag", "compare", "tags", "models", "config")
+COMMANDS = ("run", "inspect", "retag", "compare", "tags", "bench", "models", "config")
 
 
 def _help(*words: str) -> str:

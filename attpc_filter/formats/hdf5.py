@@ -121,6 +121,11 @@ class Hdf5Run(Hdf5File):
         return re.sub(r"\\(.)", r"\1", cls.event_name.pattern.replace(r"(\d+)", str(event)))
 
     @classmethod
+    def matrix_path(cls, name: str) -> str:
+        """Path in the file of the matrix of an event's traces, or points."""
+        return f"{cls.container}/{name}".lstrip("/")
+
+    @classmethod
     def event_parts(cls, name: str) -> list[str]:
         """Paths of all that belongs to an event and may be there."""
         return [f"{cls.container}/{name}".lstrip("/")]

@@ -130,6 +130,11 @@ class VersionedRun(Hdf5Run):
         text = version.decode() if isinstance(version, bytes) else str(version)
         return text in cls.versions
 
+    @classmethod
+    def matrix_path(cls, name: str) -> str:
+        """Path in the file of the matrix of an event's traces."""
+        return f"{cls.container}/{name}/{cls.traces_path.decode()}"
+
     def additions(self, name: str, members: Members) -> dict[str, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
         event = f"{self.container}/{name}"
@@ -152,13 +157,13 @@ class VersionedRun(Hdf5Run):
         attributes["attpc_filter_last_event"] = last
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        event = h5g.open(group, name)
-        trigger = None
-        if b"frib_physics" in event:
-            trigger = first_value(event, b"frib_physics/977")
+        # all by path from the group of the events: opening an event's own group takes twice as long
+        frib, trigger = name + b"/frib_physics", None
+        if group.links.exists(frib):
+            trigger = first_value(group, frib + b"/977")
             if trigger is None:
                 raise UnreadableEvent("FRIB data without the coincidence register (977)")
-        return _read_event(event, self.traces_path, trigger, allocate)
+        return _read_event(group, name + b"/" + self.traces_path, trigger, allocate)
 
 
 class Merger1Run(VersionedRun):

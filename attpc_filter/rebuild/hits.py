@@ -106,6 +106,7 @@ def rebuild_hits(
     columns = np.empty((6, room), np.float32)
     offsets = np.zeros(len(records) + 1, np.int64)
     taps = baseline_taps(settings.baseline_window_scale)
+    scratch = kernels.make_scratch(len(taps))
     used = 0
     for index, record in enumerate(records):
         if record.traces is not None:
@@ -125,8 +126,8 @@ def rebuild_hits(
                 settings.peak_max_width,
                 settings.peak_threshold,
                 settings.max_peaks,
+                scratch,
                 pad,
-                kernels.BLOCK,
                 columns,
                 used,
             )
@@ -210,25 +211,8 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
         Samples above the baseline [ADC], cut to integers.
     """
     taps = baseline_taps(window_scale)
-    samples, kept = np.empty((2, _N), np.int16)
-    signal = np.empty(_N, np.int32)
-    base = np.empty(_N + 2 * len(taps) - 2, np.float32)
-    sums = np.empty((3, len(base)), np.float32)
-    smooth = np.empty(kernels.BLOCK, np.float32)
-    lows, highs = np.empty((2, _N // kernels.BLOCK), np.int32)
+    scratch = kernels.make_scratch(len(taps))
     kernels.subtract_baseline(
-        np.ascontiguousarray(trace, np.int16),
-        taps,
-        _N / window_scale,
-        samples,
-        kept,
-        base,
-        sums,
-        smooth,
-        kernels.BLOCK,
-        signal,
-        lows,
-        highs,
-        -kernels.LARGE,
+        np.ascontiguousarray(trace, np.int16), taps, _N / window_scale, -kernels.LARGE, scratch
     )
-    return signal.astype(np.float32)
+    return scratch.blocks.reshape(-1).astype(np.float32)

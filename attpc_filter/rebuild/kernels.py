@@ -4,6 +4,8 @@ Not typed: numba compiles each for the arrays that its caller hands over. All re
 that threads can share the events of a batch.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -19,7 +21,73 @@ _MOST = np.iinfo(np.int16).max
 _N_BLOCKS = _N // BLOCK
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+#: Loops over one trace. They make no arrays, so numba need not count references to the views that
+#: they take: that would cost as much as the loops themselves.
+_loop = njit(_nrt=False, nogil=True, cache=True)
+_sums = njit(_nrt=False, nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+
+
+class Scratch(NamedTuple):
+    """Room that the loops over the traces of an event use again and again.
+
+    Attributes
+    ----------
+    samples, kept : ndarray of int16, shape (512,)
+        A trace, and those of its samples that belong to the base.
+    base : ndarray of float32, shape (512 + 2 x (n_taps - 1),)
+        The base, with a margin on either side.
+    sums : ndarray of float32, shape (3, len(base))
+        For the sums over a window.
+    smooth : ndarray of float32, shape (BLOCK,)
+        The base of a block, smoothed.
+    blocks : ndarray of int32, shape (n_blocks, BLOCK)
+        The signal: the trace less its baseline.
+    lows, highs : ndarray of int32, shape (n_blocks,)
+        Extremes of each block of the signal.
+    peaks, order, left, right : ndarray of int32, shape (256,)
+        Positions of the peaks, their order by height, the first sample of each and the one after
+        its last.
+    keep : ndarray of bool, shape (256,)
+        Which of the candidates are peaks.
+    """
+
+    samples: Any
+    kept: Any
+    base: Any
+    sums: Any
+    smooth: Any
+    blocks: Any
+    lows: Any
+    highs: Any
+    peaks: Any
+    order: Any
+    left: Any
+    right: Any
+    keep: Any
+
+
+@njit(nogil=True, cache=True)
+def make_scratch(n_taps):
+    """Make room for traces whose baseline is made with so many taps."""
+    length = _N + 2 * (n_taps - 1)
+    return Scratch(
+        np.empty(_N, np.int16),
+        np.empty(_N, np.int16),
+        np.empty(length, np.float32),
+        np.empty((3, length), np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty((_N_BLOCKS, BLOCK), np.int32),
+        np.empty(_N_BLOCKS, np.int32),
+        np.empty(_N_BLOCKS, np.int32),
+        np.empty(_MAX_CANDIDATES, np.int32),
+        np.empty(_MAX_CANDIDATES, np.int32),
+        np.empty(_MAX_CANDIDATES, np.int32),
+        np.empty(_MAX_CANDIDATES, np.int32),
+        np.empty(_MAX_CANDIDATES, np.bool_),
+    )
+
+
+@_loop
 def hits_of_traces(
     traces,
     plane_x,
@@ -36,65 +104,27 @@ def hits_of_traces(
     max_width,
     threshold,
     max_peaks,
+    scratch,
     pad_out,
-    block_length,
     columns,
     used,
 ):
     """Append the hits of an event from ``used`` on; returns where the next event's begin."""
-    samples = np.empty(_N, np.int16)
-    kept = np.empty(_N, np.int16)
-    base = np.empty(_N + 2 * len(taps) - 2, np.float32)
-    sums = np.empty((3, len(base)), np.float32)
-    smooth = np.empty(BLOCK, np.float32)
-    signal = np.empty(_N, np.int32)
-    peaks = np.empty(_MAX_CANDIDATES, np.int32)
-    order = np.empty(_MAX_CANDIDATES, np.int32)
-    keep = np.empty(_MAX_CANDIDATES, np.bool_)
-    lows = np.empty(_N_BLOCKS, np.int32)
-    highs = np.empty(_N_BLOCKS, np.int32)
-    left = np.empty(_MAX_CANDIDATES, np.int32)
-    right = np.empty(_MAX_CANDIDATES, np.int32)
+    signal = scratch.blocks.reshape(-1)
+    peaks, left, right = scratch.peaks, scratch.left, scratch.right
     for row in range(traces.shape[0]):
         pad = traces[row, PAD_COLUMN]
         if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
             continue
         trace = traces[row, N_HARDWARE_COLUMNS:]
         if multi:
-            if not subtract_baseline(
-                trace,
-                taps,
-                width,
-                samples,
-                kept,
-                base,
-                sums,
-                smooth,
-                block_length,
-                signal,
-                lows,
-                highs,
-                threshold,
-            ):
+            if not subtract_baseline(trace, taps, width, threshold, scratch):
                 continue
-            n = find_peaks(
-                signal,
-                separation,
-                prominence,
-                max_width,
-                threshold,
-                peaks,
-                order,
-                keep,
-                left,
-                right,
-                lows,
-                highs,
-            )
+            n = find_peaks(signal, separation, prominence, max_width, threshold, scratch)
             if n > max_peaks:
                 continue
         else:
-            n = largest_sample(trace, threshold, kept, signal, peaks, left, right)
+            n = largest_sample(trace, threshold, scratch)
         for k in range(n):
             at = peaks[k]
             total = 0
@@ -110,38 +140,23 @@ def hits_of_traces(
     return used
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
-def subtract_baseline(
-    trace,
-    taps,
-    width,
-    samples,
-    kept,
-    base,
-    sums,
-    smooth,
-    block_length,
-    signal,
-    lows,
-    highs,
-    threshold,
-):
-    """Write the trace less its baseline to ``signal``; False if nothing can exceed ``threshold``.
+@_sums
+def subtract_baseline(trace, taps, width, threshold, scratch):
+    """Write the trace less its baseline to the blocks; False if nothing can exceed ``threshold``.
 
     Baseline: samples above mean + 1.5 sigma are replaced by the mean of the others, then smoothed.
     The first and the last sample are noisy and replaced by their neighbour. Cut to integers,
     towards zero, where Spyral's arrays are integers: the mean that fills the base, and the signal.
 
     Blocks that come near the threshold are smoothed with ``taps``, as Spyral does; the others, of
-    which only the lowest sample matters, with a plain average over ``width`` samples. ``lows`` and
-    ``highs`` get the extremes of each block of the signal. Scratch: ``samples`` and ``kept``;
-    ``base``, the samples with ``len(taps) - 1`` more on either side; ``sums``, three of its length;
-    ``smooth``, a block.
+    which only the lowest sample matters, with a plain average over ``width`` samples.
 
     Loops go over the lengths of arrays and views, and each does one thing: that is what the
     compiler vectorises. A loop of known, small length it unrolls instead; an index that could be
     negative, numba checks.
     """
+    samples, base, sums, blocks = scratch.samples, scratch.base, scratch.sums, scratch.blocks
+    signal = blocks.reshape(-1)
     margin = len(taps) - 1
     for i in range(len(samples)):
         samples[i] = trace[i]
@@ -150,7 +165,7 @@ def subtract_baseline(
     lowest, highest = _extremes(samples)
     if np.int32(highest) - np.int32(lowest) <= threshold:  # the baseline lies between them
         return False
-    cut, filler = _base_level(samples, kept)
+    cut, filler = _base_level(samples, scratch.kept)
 
     centre = base[margin : margin + _N]
     for i in range(len(centre)):
@@ -177,19 +192,19 @@ def subtract_baseline(
         signal[i] = np.int32(np.float32(samples[i]) - average)
 
     near = threshold - _NEAR_ADC
-    for block in range(len(lows)):
-        here = signal[block * block_length : (block + 1) * block_length]
+    for block in range(len(blocks)):
+        here = blocks[block]
         low, high = _extremes(here)
         if high > near:
-            start = block * block_length
-            _smooth_block(samples[start:], base[start:], taps, smooth, here)
+            start = block * len(here)
+            _smooth_block(samples[start:], base[start:], taps, scratch.smooth, here)
             low, high = _extremes(here)
-        lows[block] = low
-        highs[block] = high
+        scratch.lows[block] = low
+        scratch.highs[block] = high
     return True
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+@_sums
 def _base_level(samples, kept):
     """Highest sample of the base, mean + 1.5 sigma, and the mean of the base as an integer."""
     # sums of differences to one sample stay small, so that float32 holds them
@@ -217,7 +232,7 @@ def _base_level(samples, kept):
     return cut, np.int16(total_kept / max(n_kept, 1))
 
 
-@njit(nogil=True, cache=True)
+@_loop
 def _window_sums(values, length, level, other, sums):
     """Sums of ``length`` (odd) successive values from each index on, by doubling what is summed."""
     size = 1
@@ -239,7 +254,7 @@ def _window_sums(values, length, level, other, sums):
             begin += size
 
 
-@njit(nogil=True, cache=True)
+@_loop
 def _extremes(signal):
     low = signal[0]
     high = signal[0]
@@ -249,7 +264,7 @@ def _extremes(signal):
     return low, high
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+@_sums
 def _smooth_block(samples, base, taps, smooth, signal):
     """Samples less the base smoothed with ``taps``; the base begins a margin before the samples."""
     margin = len(taps) - 1
@@ -273,7 +288,7 @@ def _smooth_block(samples, base, taps, smooth, signal):
         signal[i] = np.int32(np.float32(samples[i]) - smooth[i])
 
 
-@njit(nogil=True, cache=True)
+@_loop
 def _lowest_before(signal, lows, highs, at):
     """Lowest sample on the way from ``at`` down to the first that is higher."""
     height = signal[at]
@@ -294,7 +309,7 @@ def _lowest_before(signal, lows, highs, at):
     return lowest
 
 
-@njit(nogil=True, cache=True)
+@_loop
 def _lowest_after(signal, lows, highs, at):
     """Lowest sample on the way from ``at`` up to the first that is higher."""
     height = signal[at]
@@ -315,21 +330,8 @@ def _lowest_after(signal, lows, highs, at):
     return lowest
 
 
-@njit(nogil=True, cache=True)
-def find_peaks(
-    signal,
-    separation,
-    prominence,
-    max_width,
-    threshold,
-    peaks,
-    order,
-    keep,
-    left,
-    right,
-    lows,
-    highs,
-):
+@_loop
+def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
     """Find peaks above a threshold as SciPy's ``find_peaks`` does.
 
     The same as ``find_peaks(signal, distance, prominence, width=(1, max), rel_height=0.95)``.
@@ -340,6 +342,8 @@ def find_peaks(
     the signal's blocks: most blocks hold no peak, and the search for the lowest sample between a
     peak and the next higher one goes a block at a step.
     """
+    peaks, order, keep = scratch.peaks, scratch.order, scratch.keep
+    left, right, lows, highs = scratch.left, scratch.right, scratch.lows, scratch.highs
     distance = np.int32(np.ceil(separation))
     highest_below = np.int32(np.floor(threshold))  # the samples are integers
     found = 0
@@ -415,19 +419,20 @@ def find_peaks(
     return n
 
 
-@njit(nogil=True, cache=True)
-def largest_sample(trace, threshold, kept, signal, peaks, left, right):
+@_loop
+def largest_sample(trace, threshold, scratch):
     """One hit a pad, the largest sample above the local base: 1 if there is one, else 0.
 
     The base is the mean of the samples that do not exceed mean + 1.5 sigma, the same samples that
     ``multi`` takes for its baseline; the integral runs while the signal stays positive. The first
     and the last sample are noisy and left out.
     """
+    signal = scratch.blocks.reshape(-1)
     inner = trace[1 : _N - 1]
     lowest, highest = _extremes(inner)
     if np.int32(highest) - np.int32(lowest) <= threshold:  # the base lies between them
         return 0
-    base = np.int32(_base_level(inner, kept[: len(inner)])[1])
+    base = np.int32(_base_level(inner, scratch.kept[: len(inner)])[1])
     if highest - base <= threshold:
         return 0
     best = np.int32(inner[0]) << 10  # sample and place in one number: the first of the largest wins
@@ -438,13 +443,13 @@ def largest_sample(trace, threshold, kept, signal, peaks, left, right):
     while i > 0 and trace[i] > base:
         signal[i] = np.int32(trace[i]) - base
         i -= 1
-    left[0] = i + 1
+    scratch.left[0] = i + 1
     i = at
     while i < _N - 1 and trace[i] > base:
         signal[i] = np.int32(trace[i]) - base
         i += 1
-    right[0] = i
-    peaks[0] = at
+    scratch.right[0] = i
+    scratch.peaks[0] = at
     return 1
 
 

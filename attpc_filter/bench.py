@@ -1,0 +1,332 @@
+"""How fast a run is filtered on this machine, step by step, and what limits it.
+
+Every step is measured by itself on the same events, then all of them together. The steps before the
+whole job are its ceilings: it cannot be faster than the slowest of them.
+"""
+
+import contextlib
+import csv
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attpc_filter import __version__
+from attpc_filter.config import Config
+from attpc_filter.errors import InputError, OutputError
+from attpc_filter.formats import Run, open_run
+from attpc_filter.formats.ceilings import bare_reads
+from attpc_filter.formats.run import allocate_new
+from attpc_filter.manifest import RunOutcome, peak_memory_bytes
+from attpc_filter.pipeline import Job, filter_run
+from attpc_filter.rebuild.hits import rebuild_hits
+from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
+from attpc_filter.staging import Staging
+from attpc_filter.tagger import BATCH_EVENTS, Tagger, load_tagger, tag_events
+
+#: Traces that a reused buffer holds, as in a job.
+_BUFFER_TRACES = 16_384
+#: Bytes of traces that are held in memory to measure rebuilding alone.
+_HELD_BYTES = 256 << 20
+
+JOB = "whole job"
+READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a step goes through in each repeat.
+
+    Attributes
+    ----------
+    n_events, n_traces : int
+        Events, and the traces (or points) in them.
+    n_bytes : int
+        Bytes of their matrices.
+    """
+
+    n_events: int
+    n_traces: int
+    n_bytes: int
+
+
+@dataclass(slots=True)
+class Step:
+    """A step of the filter, measured.
+
+    Attributes
+    ----------
+    name : str
+        What was done.
+    sample : Sample
+        What it was done to.
+    seconds, cpu_seconds : list of float
+        Time on the clock and processor time of all threads, a value a repeat [s].
+    peak_memory : int
+        Largest resident size of the process, where the step had one of its own [bytes]; else 0.
+    """
+
+    name: str
+    sample: Sample
+    seconds: list[float]
+    cpu_seconds: list[float]
+    peak_memory: int = 0
+
+    @property
+    def events_per_s(self) -> float:
+        """Events a second, by the median of the repeats."""
+        return self.sample.n_events / statistics.median(self.seconds)
+
+    @property
+    def traces_per_s(self) -> float:
+        """Traces a second."""
+        return self.sample.n_traces / statistics.median(self.seconds)
+
+    @property
+    def mb_per_s(self) -> float:
+        """Raw data a second [MB]."""
+        return self.sample.n_bytes / statistics.median(self.seconds) / 1e6
+
+    @property
+    def cpu_us_per_event(self) -> float:
+        """Processor time an event [microseconds]."""
+        return statistics.median(self.cpu_seconds) / self.sample.n_events * 1e6
+
+
+def bench(
+    path: Path, config: Config, n_events: int, repeats: int, told: Callable[[str], None]
+) -> list[Step]:
+    """Measure all steps on the first events of a run.
+
+    Parameters
+    ----------
+    path : Path
+        Run file.
+    config : Config
+        Options, as for a run.
+    n_events : int
+        Events to go through, at most.
+    repeats : int
+        Repeats of each step, after one that is not counted.
+    told : callable
+        Told what is being measured.
+
+    Returns
+    -------
+    list of Step
+        Bare reads (HDF5 only), reading with the page cache cold and warm, rebuilding, projecting,
+        scoring, tagging without writing, the whole job.
+
+    Raises
+    ------
+    InputError
+        If the run cannot be opened or none of its events can be read.
+    """
+    tagger = load_tagger(config)
+    with open_run(path, config.root_options) as run:
+        run.events = run.events[:n_events]
+        sample, held = _look_at(run)
+        part = _sample_of(held)
+        steps = []
+
+        def measure(name: str, of: Sample, work: Callable[[], object]) -> None:
+            told(name)
+            steps.append(_measure(name, of, work, repeats))
+
+        buffer = np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16)
+        for name, read in bare_reads(run, buffer).items():
+            measure(name, sample, read)
+
+        def read_cold() -> None:
+            _forget(path)
+            _read_all(run, buffer)
+
+        measure("read, page cache cold", sample, read_cold)
+        measure(READ, sample, lambda: _read_all(run, buffer))
+        batches = [held[i : i + BATCH_EVENTS] for i in range(0, len(held), BATCH_EVENTS)]
+        measure("rebuild", part, lambda: [_rebuild(batch, tagger) for batch in batches])
+        hits = [_rebuild(batch, tagger) for batch in batches]
+        measure("model inputs", part, lambda: [_inputs(batch, tagger) for batch in hits])
+        inputs = [_inputs(batch, tagger) for batch in hits]
+        measure("score", part, lambda: [tagger.scorer.score(batch) for batch in inputs])
+        measure("tags without writing", sample, lambda: _exhaust(tag_events(run, tagger)))
+    told(JOB)
+    steps.append(_measure_job(path, sample, config, repeats))
+    return steps
+
+
+def what_limits(steps: Sequence[Step], n_threads: int) -> str:
+    """Say in a line which step takes most of the processor time, and how far the job is from it."""
+    by_name = {step.name: step for step in steps}
+    job = by_name.pop(JOB)
+    parts = [by_name[name] for name in (READ, "rebuild", "model inputs", "score")]
+    largest = max(parts, key=lambda step: step.cpu_us_per_event)
+    share = largest.cpu_us_per_event / job.cpu_us_per_event
+    disk = by_name["read, page cache cold"]
+    return (
+        f"Of {job.cpu_us_per_event:,.0f} us of processor time an event, {share:.0%} go into"
+        f" {largest.name}; {n_threads} core{'s'[: n_threads != 1]} could do"
+        f" {n_threads * 1e6 / job.cpu_us_per_event:,.0f} events/s if nothing waited, the job does"
+        f" {job.events_per_s:,.0f}. With the page cache cold, reading alone gives"
+        f" {disk.events_per_s:,.0f} events/s ({disk.mb_per_s:,.0f} MB/s)."
+    )
+
+
+def write_csv(steps: Sequence[Step], path: Path, run: Path, config: Config) -> None:
+    """Write a row a step, with the machine and the version, so that tables can be joined."""
+    rows = [
+        {
+            "date": datetime.now(UTC).date().isoformat(),
+            "version": __version__,
+            "machine": f"{_processor()}, {config.n_threads} of {os.cpu_count()} cores",
+            "file": run.name,
+            "step": step.name,
+            "events": step.sample.n_events,
+            "traces": step.sample.n_traces,
+            "bytes": step.sample.n_bytes,
+            "repeats": len(step.seconds),
+            "events_per_s": round(step.events_per_s, 1),
+            "events_per_s_lowest": round(step.sample.n_events / max(step.seconds), 1),
+            "events_per_s_highest": round(step.sample.n_events / min(step.seconds), 1),
+            "traces_per_s": round(step.traces_per_s),
+            "mb_per_s": round(step.mb_per_s, 1),
+            "cpu_us_per_event": round(step.cpu_us_per_event, 1),
+            "peak_memory_mib": round(step.peak_memory / 2**20) or "",
+        }
+        for step in steps
+    ]
+    try:
+        with Staging() as staging:
+            with open(staging.path(path), "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            staging.commit()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+# ---------------------------------------------------------------------------------- the steps
+
+
+class _Silence:
+    """Says nothing; an :class:`attpc_filter.pipeline.Observer` that measurements need."""
+
+    def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
+        """A run was opened."""
+
+    def event_unreadable(self, path: str, event: int, reason: str) -> None:
+        """An event could not be read or scored."""
+
+    def advanced(self, n_events: int) -> None:
+        """So many more events have their tag."""
+
+    def run_finished(self, outcome: RunOutcome) -> None:
+        """A run is complete, or failed."""
+
+
+def _measure(name: str, sample: Sample, work: Callable[[], object], repeats: int) -> Step:
+    work()
+    seconds, cpu_seconds = [], []
+    for _ in range(repeats):
+        began, cpu_began = time.perf_counter(), time.process_time()
+        work()
+        seconds.append(time.perf_counter() - began)
+        cpu_seconds.append(time.process_time() - cpu_began)
+    return Step(name, sample, seconds, cpu_seconds)
+
+
+def _look_at(run: Run) -> tuple[Sample, list[Record]]:
+    """Count what the events hold; the first of them, with their traces, to measure rebuilding."""
+    held: list[Record] = []
+    n_traces = n_bytes = held_bytes = 0
+    for record in run.records():
+        matrix = record.points if record.traces is None else record.traces
+        if matrix is None:
+            continue
+        n_traces += len(matrix)
+        n_bytes += matrix.nbytes
+        if held_bytes < _HELD_BYTES:
+            held.append(record)
+            held_bytes += matrix.nbytes
+    if not held:
+        raise InputError(f"{run.path}: no event that can be read among {len(run.events)}")
+    return Sample(len(run.events), n_traces, n_bytes), held
+
+
+def _sample_of(records: Sequence[Record]) -> Sample:
+    matrices = [r.points if r.traces is None else r.traces for r in records]
+    sizes = [(len(matrix), matrix.nbytes) for matrix in matrices if matrix is not None]
+    return Sample(len(records), sum(n for n, _ in sizes), sum(n for _, n in sizes))
+
+
+def _forget(path: Path) -> None:
+    """Ask the system to drop a file from its page cache."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(run: Run, buffer: NDArray[np.int16]) -> None:
+    for _ in run.records(lambda rows: buffer[:rows] if rows <= len(buffer) else allocate_new(rows)):
+        pass
+
+
+def _rebuild(records: list[Record], tagger: Tagger) -> Hits:
+    return rebuild_hits(records, tagger.plane, tagger.contract.hits, tagger.calibration)
+
+
+def _inputs(hits: Hits, tagger: Tagger) -> dict[str, NDArray[np.float32]]:
+    enough = np.flatnonzero(hits.counts >= tagger.contract.hits.min_hits)
+    return tagger.contract.make_inputs(hits, enough)
+
+
+def _exhaust(batches: Iterable[object]) -> None:
+    for _ in batches:
+        pass
+
+
+def _measure_job(path: Path, sample: Sample, config: Config, repeats: int) -> Step:
+    """Measure the whole job in a process of its own, so that its memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        seconds, cpu_seconds, peak = pool.apply(_do_job, (path, sample.n_events, config, repeats))
+    return Step(JOB, sample, seconds, cpu_seconds, peak)
+
+
+def _do_job(
+    path: Path, n_events: int, config: Config, repeats: int
+) -> tuple[list[float], list[float], int]:
+    tagger = load_tagger(config)
+    seconds, cpu_seconds = [], []
+    for _ in range(1 + repeats):
+        with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
+            began, cpu_began = time.perf_counter(), time.process_time()
+            with open_run(path, config.root_options) as run:
+                run.events = run.events[:n_events]
+                filter_run(run, path, Job(tagger, Path(folder)), _Silence(), began)
+            seconds.append(time.perf_counter() - began)
+            cpu_seconds.append(time.process_time() - cpu_began)
+    return seconds[1:], cpu_seconds[1:], peak_memory_bytes()
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
