@@ -20,17 +20,21 @@ from attpc_export.clusters import ClusterScores
 from attpc_export.config import Config, load_config, read_settings
 from attpc_export.data import Events, load_events
 from attpc_export.fit import CHECKPOINT_NAME, CURVES_NAME, Inputs, apply_in_batches
+from attpc_export.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
+from attpc_export.model import LatentModel
 from attpc_export.onnx import load_run
 from attpc_export.train import CONFIG_NAME, SCORES_NAME, score, train
 from attpc_filter.errors import UsageError
-from attpc_filter.rebuild.clean import CleanSettings, clean_hits
-from attpc_filter.rebuild.projection import project
+from attpc_filter.rebuild.clean import CleanSettings
 from attpc_filter.score.scorer import Device
 from attpc_filter.staging import Staging, write_json
 
 JUDGEMENT_NAME = "test.json"
 CSV_NAME = "accuracy.csv"
 TABLE_NAME = "accuracy.md"
+
+_FEW_LABELS = 100
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +291,9 @@ def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
     Returns
     -------
     dict of str to number
-        Events, macro f1, f1 of each class; of a clustering its accuracy and adjusted Rand index.
+        Events, macro f1, f1 of each class; of a clustering its accuracy and adjusted Rand index; of
+        the latent, macro f1 over 5 folds of a logistic regression and of regressions on 100 labels,
+        and the area under the ROC curve of the anomaly scores, noise being the anomaly.
     """
     scoring, contract = load_run(folder)
     names = [event_class.name for event_class in contract.classes]
@@ -295,12 +301,10 @@ def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
     events = events.take(np.flatnonzero(enough & (events.label >= 0)))
     if not len(events):
         raise UsageError("--data: no event of the test runs has a label")
-    assert contract.projection is not None
-    images = project(clean_hits(events.hits, contract.clean), contract.projection)
-    inputs: Inputs = (images,)
+    inputs: Inputs = tuple(contract.make_inputs(events.hits).values())
     part = scoring.model.frozen_part()
     if part is not None:
-        inputs = (images, kept_features(part, images, torch.device("cpu"), cache))
+        inputs = (*inputs, kept_features(part, inputs[0], _CPU, cache))
     label = events.label
     tag = score(scoring, inputs).argmax(axis=1)
     present = np.unique(label)
@@ -310,12 +314,24 @@ def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
     if isinstance(scoring.head, ClusterScores):
         head = scoring.head
         parts = apply_in_batches(
-            lambda *batch: head.clusters(scoring.model.encode(*batch)), inputs, torch.device("cpu")
+            lambda *batch: head.clusters(scoring.model.encode(*batch)), inputs, _CPU
         )
         cluster = torch.cat(parts).argmax(1).numpy()
         found["accuracy"] = round(cluster_accuracy(cluster, label), 5)
         found["ari"] = round(float(adjusted_rand_score(label, cluster)), 5)
         found["clusters_used"] = len(np.unique(cluster))
+    latent = torch.cat(apply_in_batches(scoring.model.encode, inputs, _CPU)).numpy()
+    folds = fold_f1(latent, label).mean(axis=1)
+    found["fold_f1"], found["fold_f1_spread"] = round(folds.mean(), 5), round(folds.std(), 5)
+    if len(label) >= 2 * _FEW_LABELS:
+        few = few_label_f1(latent, label, _FEW_LABELS)
+        found["few_label_f1"] = round(few.mean(), 5)
+        found["few_label_f1_spread"] = round(few.std(), 5)
+    if "noise" in names and type(scoring.model).reconstruct is not LatentModel.reconstruct:
+        unusual = anomaly_auc(
+            anomaly_scores(scoring.model, inputs, _CPU), label == names.index("noise")
+        )
+        found |= {f"noise_auc_{name}": round(auc, 5) for name, auc in unusual.items()}
     return found
 
 
