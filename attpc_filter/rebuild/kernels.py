@@ -224,11 +224,9 @@ def _base_level(samples, kept):
     total_kept = np.int32(0)
     for i in range(len(kept)):
         total_kept += np.int32(kept[i])
+    n_kept = np.int16(0)  # as wide as the samples, for as many at a time
     for i in range(len(samples)):
-        kept[i] = np.int16(1) if samples[i] <= cut else np.int16(0)
-    n_kept = np.int32(0)
-    for i in range(len(kept)):
-        n_kept += np.int32(kept[i])
+        n_kept = np.int16(n_kept + np.int16(samples[i] <= cut))
     return cut, np.int16(total_kept / max(n_kept, 1))
 
 
