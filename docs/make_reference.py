@@ -14,7 +14,7 @@ from pathlib import Path
 from attpc_filter import manifest, records, tag
 from attpc_filter.config import example_yaml
 from attpc_filter.formats import heads, hit_store, latents, tags
-from attpc_filter.rebuild import hits, point_set, projection
+from attpc_filter.rebuild import clean, hits, point_set, projection
 from attpc_filter.score import bundle
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -52,6 +52,7 @@ def page() -> str:
                 bundle.EventClass,
                 hits.HitSettings,
                 hits.ZCalibration,
+                clean.CleanSettings,
                 projection.ProjectionSettings,
                 point_set.PointSetSettings,
             ),
