@@ -164,20 +164,21 @@ class BackboneModel(LatentModel):
         return images.new_zeros(()), self.encode(images, features)
 
 
-def with_weights(settings: Any, weights: str) -> Any:
+def with_weights(settings: Any, weights: Path) -> Any:
     """Copy a model's settings with another file of weights, if it has a backbone.
 
     Parameters
     ----------
     settings : dataclass
         Settings of any model.
-    weights : str
-        The file.
+    weights : Path
+        The file, or the folder of a file of the same name.
     """
     if isinstance(settings, BackboneSettings):
-        return replace(settings, weights=weights)
+        file = weights / Path(settings.weights).name if weights.is_dir() else weights
+        return replace(settings, weights=str(file))
     if hasattr(settings, "backbone"):
-        return replace(settings, backbone=replace(settings.backbone, weights=weights))
+        return replace(settings, backbone=with_weights(settings.backbone, weights))
     return settings
 
 

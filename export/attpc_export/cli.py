@@ -150,7 +150,10 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", metavar="FILE", help="of a frozen backbone, in place of the configuration's"
+        "--weights",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="of a frozen backbone, in place of the configuration's; a folder: file of that name",
     )
 
 
@@ -213,7 +216,7 @@ def _compare(options: argparse.Namespace) -> None:
         options.data,
         options.out,
         options.tables,
-        options.weights or "",
+        options.weights,
         options.device,
         options.only,
     )

@@ -144,7 +144,7 @@ def compare(
     data: Path,
     out: Path,
     tables: Path,
-    weights: str = "",
+    weights: Path | None = None,
     device: Device = "auto",
     only: Sequence[str] = (),
 ) -> None:
@@ -160,8 +160,8 @@ def compare(
         Folder of the run folders; an unfinished training goes on from its checkpoint.
     tables : Path
         Folder of the tables, written anew after each training.
-    weights : str
-        File of a frozen backbone's weights, in place of the presets'.
+    weights : Path, optional
+        File of a frozen backbone's weights in place of the presets', or folder of theirs.
     device : {"auto", "cpu", "cuda"}
         Where to train.
     only : sequence of str
@@ -220,7 +220,7 @@ def cluster_accuracy(cluster: NDArray[np.int64], label: NDArray[np.int64]) -> fl
 
 
 def _configure(
-    plan: Plan, cell: Cell, presets: Path, seed: int, weights: str, data: Path
+    plan: Plan, cell: Cell, presets: Path, seed: int, weights: Path | None, data: Path
 ) -> Config:
     """The preset, fitted to the level: its cleaning, and only the classes that it has."""
     config = load_config(presets / cell.preset)
@@ -234,7 +234,7 @@ def _configure(
     fit, projection = config.fit, config.projection
     if most := cell.epochs or plan.epochs:
         fit = replace(fit, epochs=min(fit.epochs, most))
-    if plan.size and with_weights(config.model, "any.npz") is config.model:
+    if plan.size and with_weights(config.model, Path("any.npz")) is config.model:
         projection = replace(projection, size=plan.size)
     return replace(
         config,

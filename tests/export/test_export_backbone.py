@@ -8,7 +8,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from attpc_export.backbone import VGG16_LAYERS, Backbone, BackboneSettings, kept_features
+from attpc_export.ar0 import Ar0Settings
+from attpc_export.ar1 import Ar1Settings
+from attpc_export.backbone import (
+    VGG16_LAYERS,
+    Backbone,
+    BackboneSettings,
+    kept_features,
+    with_weights,
+)
 from attpc_export.onnx_graph import OnnxGraph
 from numpy.typing import NDArray
 from scipy.signal import correlate2d
@@ -228,6 +236,15 @@ def test_features_are_computed_once(
     other = kept_features(backbone, images, cpu, tmp_path / "kept")
     assert (other > first).any()
     assert (other < first + 1.0).any()
+
+
+def test_weights_are_given_as_a_file_or_a_folder(tmp_path: Path) -> None:
+    settings, nested = BackboneSettings("a/vgg.npz"), Ar1Settings(BackboneSettings("vgg.npz"))
+    assert with_weights(settings, tmp_path / "b.pth").weights == str(tmp_path / "b.pth")
+    assert with_weights(settings, tmp_path).weights == str(tmp_path / "vgg.npz")
+    assert with_weights(nested, tmp_path).backbone.weights == str(tmp_path / "vgg.npz")
+    other = Ar0Settings()
+    assert with_weights(other, tmp_path) is other
 
 
 def test_wrong_weights_are_one_clear_line(tmp_path: Path) -> None:
