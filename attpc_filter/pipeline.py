@@ -382,7 +382,7 @@ class _RunWriter:
         for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
             for label in self._classes if tag == PASSTHROUGH else [tag]:
                 if label in self._streams:
-                    self._streams[label].add_rebuilt(record.name, batch.hits.event(index))
+                    self._streams[label].add_rebuilt(record.name, batch.hits, index)
                     self._events[label] += 1
 
     def close(self) -> None:

@@ -91,12 +91,13 @@ class Hdf5Run(Hdf5File):
     event_groups: ClassVar[tuple[str, ...]]
     #: Path of anything that belongs to a single event; all else belongs to the run.
     event_part: ClassVar[re.Pattern[str]]
-    #: Whether the next program may look for things in an event that are not there.
-    has_additions: ClassVar[bool] = False
+    #: Groups of an event in which the next program may look for things that are not there.
+    inner_groups: ClassVar[tuple[bytes, ...]] = ()
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path, file)
         self.events = self.find_events(file)
+        self._names_of_run: dict[str, list[str]] = {}
         self.event_group: h5g.GroupID = file[self.container].id
 
     @classmethod
@@ -120,6 +121,15 @@ class Hdf5Run(Hdf5File):
         """Name that an event's object has, unless its number is written with leading zeros."""
         return re.sub(r"\\(.)", r"\1", cls.event_name.pattern.replace(r"(\d+)", str(event)))
 
+    def names_of_run(self, path: str, group: h5py.Group) -> list[str]:
+        """Names in a group of the file that belong to no single event; looked for once."""
+        if path not in self._names_of_run:
+            children = ((name, f"{path}/{name}".lstrip("/")) for name in group)
+            self._names_of_run[path] = [
+                name for name, child in children if not self.event_part.fullmatch(child)
+            ]
+        return self._names_of_run[path]
+
     @classmethod
     def matrix_path(cls, name: str) -> str:
         """Path in the file of the matrix of an event's traces, or points."""
@@ -130,8 +140,8 @@ class Hdf5Run(Hdf5File):
         """Paths of all that belongs to an event and may be there."""
         return [f"{cls.container}/{name}".lstrip("/")]
 
-    def additions(self, name: str, members: Members) -> dict[str, "Addition"]:
-        """What the next program looks for in an event and does not find, by path in the file."""
+    def additions(self, members: Members) -> dict[bytes, "Addition"]:
+        """What the next program looks for in an event and does not find, by path in the event."""
         return {}
 
     def finish_run_level(self, target: h5py.File) -> None:
@@ -392,8 +402,8 @@ class Addition:
 
     Parameters
     ----------
-    same_as : str, optional
-        Path, in the run, of the object that is to be found under this name too.
+    same_as : bytes, optional
+        Path, in the event, of the object that is to be found under this name too.
     shape : tuple of int, optional
         Shape of a matrix of zeros that takes no room on disk.
     dtype : str
@@ -401,7 +411,7 @@ class Addition:
     """
 
     def __init__(
-        self, same_as: str | None = None, shape: tuple[int, ...] = (), dtype: str = "int16"
+        self, same_as: bytes | None = None, shape: tuple[int, ...] = (), dtype: str = "int16"
     ) -> None:
         self.same_as = same_as
         self.shape = shape
@@ -441,12 +451,14 @@ class Hdf5Stream(Stream):
     def add(self, name: str) -> None:
         """Add the event whose object in the run is called ``name``, untouched."""
         members: Members = {}
-        additions: dict[str, Addition] = {}
-        if self._run.has_additions:
+        additions: dict[bytes, Addition] = {}
+        if self._run.inner_groups:
             with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
-                members = list_members(self._run.event_group, name.encode())
-                additions = self._run.additions(name, members)
-        parts = [p for p in self._run.event_parts(name) if link_exists(self._run.file.id, p)]
+                members = list_members(self._run.event_group, name.encode(), self._run.inner_groups)
+                additions = self._run.additions(members)
+        parts = self._run.event_parts(name)
+        if len(parts) > 1:
+            parts = [part for part in parts if link_exists(self._run.file.id, part)]
         try:
             self._add_parts(parts, additions, members)
         except HDF5_ERRORS as error:
@@ -488,25 +500,27 @@ class Hdf5Stream(Stream):
             self._file.close()
 
     def _add_parts(
-        self, parts: Sequence[str], additions: dict[str, Addition], members: Members
+        self, parts: Sequence[str], additions: dict[bytes, Addition], members: Members
     ) -> None:
         for part in parts:
             if self._mode == "copy":
                 self._copy_or_link(part)
             elif additions:
-                self._link_members(part, members)
+                self._link_members(part, members, additions)
             else:
                 self._link(part)
-        for path, addition in additions.items():
-            self._add_addition(path, addition)
+        for name, addition in additions.items():
+            path = parts[0].encode() + b"/" + name
+            if addition.same_as is None:
+                self._file.create_dataset(path, addition.shape, addition.dtype)
+            elif self._mode == "copy":
+                self._file[path] = self._file[parts[0].encode() + b"/" + addition.same_as]
 
     def _copy_run_level(self, source: h5py.Group, target: h5py.Group, path: str) -> None:
         """Copy all that is of no single event, attributes included."""
         copy_attributes(source.id, target.id)
-        for name in source:
+        for name in self._run.names_of_run(path, source):
             child = f"{path}/{name}".lstrip("/")
-            if self._run.event_part.fullmatch(child):
-                continue
             if any(f"{group}/".startswith(f"{child}/") for group in self._run.event_groups):
                 self._copy_run_level(source[name], target.create_group(name), child)
             else:
@@ -529,45 +543,38 @@ class Hdf5Stream(Stream):
         encoded = path.encode()
         self._file.id.links.create_external(encoded, self._source_path, b"/" + encoded)
 
-    def _link_members(self, path: str, members: Members) -> None:
-        """Make the groups of an event and link what is in them, so that more can be put there."""
+    def _link_members(self, path: str, members: Members, additions: dict[bytes, Addition]) -> None:
+        """Make the groups of an event and link what is in them, and under what names besides."""
         event = path.encode()
         if all(name in members for name in members[b""]):
             # the event and its groups with their attributes, empty, in one call: ten times faster
             h5o.copy(self._run.file.id, event, self._file.id, event, _SHALLOW)
         else:
             for group in members:
-                inner = event + b"/" + group if group else event
-                made = h5g.create(self._file.id, inner)
-                copy_attributes(h5g.open(self._run.file.id, inner), made)
+                made = h5g.create(self._file.id, _join(event, group))
+                copy_attributes(h5g.open(self._run.file.id, _join(event, group)), made)
         for group, names in members.items():
-            inner = event + b"/" + group if group else event
-            made = h5g.open(self._file.id, inner)
-            for name in names:
-                if group or name not in members:
-                    target = b"/" + inner + b"/" + name
-                    made.links.create_external(name, self._source_path, target)
-
-    def _add_addition(self, path: str, addition: Addition) -> None:
-        if addition.same_as is None:
-            self._file.create_dataset(path, addition.shape, addition.dtype)
-        elif self._mode == "copy":
-            self._file[path] = self._file[addition.same_as]
-        else:
-            target = b"/" + addition.same_as.encode()
-            self._file.id.links.create_external(path.encode(), self._source_path, target)
+            links = {name: _join(group, name) for name in names if group or name not in members}
+            for added, addition in additions.items():
+                head, _, name = added.rpartition(b"/")
+                if head == group and addition.same_as is not None:
+                    links[name] = addition.same_as
+            made = h5g.open(self._file.id, _join(event, group)).links
+            for name, target in links.items():
+                made.create_external(name, self._source_path, b"/" + event + b"/" + target)
 
 
-def list_members(parent: h5g.GroupID, name: bytes) -> Members:
-    """Names in an event's group and in the groups in it; nothing if it is no group."""
-    event = h5o.open(parent, name)
-    if not isinstance(event, h5g.GroupID):
-        return {}
+def _join(group: bytes, name: bytes) -> bytes:
+    return group + b"/" + name if group and name else group or name
+
+
+def list_members(parent: h5g.GroupID, name: bytes, inner: Iterable[bytes]) -> Members:
+    """Names in an event's group and, of the groups that may be in it, in those that are."""
+    event = h5g.open(parent, name)
     members = {b"": _member_names(event)}
-    for inner in members[b""]:
-        item = h5o.open(event, inner)
-        if isinstance(item, h5g.GroupID):
-            members[inner] = _member_names(item)
+    for group in inner:
+        if group in members[b""]:
+            members[group] = _member_names(h5g.open(event, group))
     return members
 
 

@@ -18,7 +18,7 @@ traces normalises all the same.
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -39,7 +39,7 @@ from attpc_filter.records import N_TRACE_COLUMNS
 IC_DOWNSCALE_TRIGGER = 2
 
 _FRIB_EVENT = re.compile(r"evt(\d+)_977")
-_SILICON = ("upstream_front", "upstream_back", "downstream_front", "downstream_back")
+_SILICON = (b"upstream_front", b"upstream_back", b"downstream_front", b"downstream_back")
 _FRIB_TRACES_SHAPE = (2048, 8)
 
 
@@ -117,7 +117,7 @@ class VersionedRun(Hdf5Run):
     event_name = re.compile(r"event_(\d+)")
     event_groups = ("events",)
     event_part = re.compile(r"events/event_\d+")
-    has_additions = True
+    inner_groups: ClassVar[tuple[bytes, ...]] = (b"frib_physics",)
     versions: tuple[str, ...]
     traces_path: bytes
 
@@ -135,16 +135,14 @@ class VersionedRun(Hdf5Run):
         """Path in the file of the matrix of an event's traces."""
         return f"{cls.container}/{name}/{cls.traces_path.decode()}"
 
-    def additions(self, name: str, members: Members) -> dict[str, Addition]:
+    def additions(self, members: Members) -> dict[bytes, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
-        event = f"{self.container}/{name}"
         additions = {}
         if b"1903" not in members.get(b"frib_physics", [b"1903"]):
-            additions[f"{event}/frib_physics/1903"] = Addition(None, _FRIB_TRACES_SHAPE, "uint16")
+            additions[b"frib_physics/1903"] = Addition(None, _FRIB_TRACES_SHAPE, "uint16")
         group, _, traces = self.traces_path.rpartition(b"/")
         if traces not in members.get(group, []):
-            path = f"{event}/{self.traces_path.decode()}"
-            additions[path] = Addition(None, (0, N_TRACE_COLUMNS))
+            additions[self.traces_path] = Addition(None, (0, N_TRACE_COLUMNS))
         return additions
 
     def finish_run_level(self, target: h5py.File) -> None:
@@ -180,19 +178,16 @@ class Merger2Run(VersionedRun):
     format_name = "attpc_merger 2.0"
     versions = ("libattpc_merger:2.0",)
     traces_path = b"get/pads"
+    inner_groups = (b"frib_physics", b"get")
 
-    def additions(self, name: str, members: Members) -> dict[str, Addition]:
+    def additions(self, members: Members) -> dict[bytes, Addition]:
         """The silicon matrices under the names that Spyral looks for."""
-        additions = super().additions(name, members)
-        get = f"{self.container}/{name}/get"
+        additions = super().additions(members)
         there = members.get(b"get", [])
         for part in _SILICON:
-            if f"silicon_{part}".encode() in there:
-                continue
-            written = f"si_{part}" if f"si_{part}".encode() in there else None
-            additions[f"{get}/silicon_{part}"] = Addition(
-                f"{get}/{written}" if written else None, (0, N_TRACE_COLUMNS)
-            )
+            if b"silicon_" + part not in there:
+                written = b"get/si_" + part if b"si_" + part in there else None
+                additions[b"get/silicon_" + part] = Addition(written, (0, N_TRACE_COLUMNS))
         return additions
 
 

@@ -197,12 +197,12 @@ class RootStream(Stream):
         """Add the entry ``name``; of traces no hits."""
         self._add(name, None)
 
-    def add_rebuilt(self, name: str, hits: Hits) -> None:
+    def add_rebuilt(self, name: str, hits: Hits, index: int) -> None:
         """Add the entry ``name`` and, where the run has traces, the hits rebuilt of them.
 
         Hits come with every event of a stream, or with none.
         """
-        self._add(name, hits)
+        self._add(name, hits.event(index))
 
     def _add(self, name: str, hits: Hits | None) -> None:
         if self._n_added == 0 and hits is None and self._run.holds == "traces":

@@ -35,8 +35,8 @@ class Stream(ABC):
     def add(self, name: str) -> None:
         """Add the event whose object in the run is called ``name``, untouched."""
 
-    def add_rebuilt(self, name: str, hits: Hits) -> None:
-        """Add the event ``name``, and its hits where the stream has a place for them."""
+    def add_rebuilt(self, name: str, hits: Hits, index: int) -> None:
+        """Add the event ``name``, and its hits (at ``index``) if the stream has a place for them."""
         self.add(name)
 
     @abstractmethod

@@ -215,4 +215,5 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
     kernels.subtract_baseline(
         np.ascontiguousarray(trace, np.int16), taps, _N / window_scale, -kernels.LARGE, scratch
     )
-    return scratch.blocks.reshape(-1).astype(np.float32)
+    signal: NDArray[np.float32] = scratch.blocks.reshape(-1).astype(np.float32)
+    return signal

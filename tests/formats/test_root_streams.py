@@ -87,7 +87,7 @@ def test_rebuilt_hits_lie_beside_the_traces(tmp_path: Path) -> None:
             hits = Hits(
                 np.array([0, count]), column.astype(np.int32), *(column * k for k in range(6))
             )
-            stream.add_rebuilt(str(count), hits)
+            stream.add_rebuilt(str(count), hits, 0)
         stream.close()
     with uproot.open(path) as file:
         assert file["events/hits_pad"].array().to_list() == [[], [2, 3], [3, 4, 5]]
