@@ -559,9 +559,10 @@ class Hdf5Stream(Stream):
                 head, _, name = added.rpartition(b"/")
                 if head == group and addition.same_as is not None:
                     links[name] = addition.same_as
-            made = h5g.open(self._file.id, _join(event, group)).links
+            made = h5g.open(self._file.id, _join(event, group))
+            proxy = made.links
             for name, target in links.items():
-                made.create_external(name, self._source_path, b"/" + event + b"/" + target)
+                proxy.create_external(name, self._source_path, b"/" + event + b"/" + target)
 
 
 def _join(group: bytes, name: bytes) -> bytes:

@@ -36,7 +36,7 @@ class Stream(ABC):
         """Add the event whose object in the run is called ``name``, untouched."""
 
     def add_rebuilt(self, name: str, hits: Hits, index: int) -> None:
-        """Add the event ``name``, and its hits (at ``index``) if the stream has a place for them."""
+        """Add the event ``name``, and its hits (at ``index``) if the stream takes hits."""
         self.add(name)
 
     @abstractmethod
