@@ -444,6 +444,7 @@ class Hdf5Stream(Stream):
             for group in run.event_groups:
                 self._file.require_group(group)
             run.finish_run_level(self._file)
+            self._event_group: h5g.GroupID = self._file[run.container].id
         except HDF5_ERRORS as error:
             self.abort()
             raise OutputError(f"{path}: cannot be written: {_one_line(error)}") from error
@@ -545,24 +546,30 @@ class Hdf5Stream(Stream):
 
     def _link_members(self, path: str, members: Members, additions: dict[bytes, Addition]) -> None:
         """Make the groups of an event and link what is in them, and under what names besides."""
-        event = path.encode()
+        # by the event's name in its group: from the file's root HDF5 would take the path twice over
+        source, target, event = (
+            self._run.event_group,
+            self._event_group,
+            path.split("/")[-1].encode(),
+        )
         if all(name in members for name in members[b""]):
             # the event and its groups with their attributes, empty, in one call: ten times faster
-            h5o.copy(self._run.file.id, event, self._file.id, event, _SHALLOW)
+            h5o.copy(source, event, target, event, _SHALLOW)
         else:
             for group in members:
-                made = h5g.create(self._file.id, _join(event, group))
-                copy_attributes(h5g.open(self._run.file.id, _join(event, group)), made)
+                made = h5g.create(target, _join(event, group))
+                copy_attributes(h5g.open(source, _join(event, group)), made)
+        there = b"/" + path.encode() + b"/"
         for group, names in members.items():
-            links = {name: _join(group, name) for name in names if group or name not in members}
+            made = h5g.open(target, _join(event, group))
+            links = made.links
+            for name in names:
+                if group or name not in members:
+                    links.create_external(name, self._source_path, there + _join(group, name))
             for added, addition in additions.items():
                 head, _, name = added.rpartition(b"/")
                 if head == group and addition.same_as is not None:
-                    links[name] = addition.same_as
-            made = h5g.open(self._file.id, _join(event, group))
-            proxy = made.links
-            for name, target in links.items():
-                proxy.create_external(name, self._source_path, b"/" + event + b"/" + target)
+                    links.create_external(name, self._source_path, there + addition.same_as)
 
 
 def _join(group: bytes, name: bytes) -> bytes:
