@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
     commands["novelty"] = _novelty
-    commands["compare"] = _compare
+    commands |= {"compare": _compare, "search": _search}
     try:
         commands[options.command](options)
     except AttpcFilterError as error:
@@ -64,6 +64,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the numbers too")
     _add_device(evaluate)
+
+    search = commands.add_parser(
+        "search", help="train with many settings of a model; more trials go on from those there"
+    )
+    search.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    _add_data(search)
+    search.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    search.add_argument(
+        "--trials", type=int, required=True, metavar="N", help="that the folder shall hold"
+    )
+    search.add_argument(
+        "--sampler", choices=["tpe", "random"], default="tpe", help="how settings are proposed"
+    )
+    _add_weights(search)
+    _add_device(search)
 
     compare = commands.add_parser(
         "compare", help="train and judge the models of a plan, and make one table of them"
@@ -226,10 +241,29 @@ def _compare(options: argparse.Namespace) -> None:
 def _novelty(options: argparse.Namespace) -> None:
     from attpc_export.novelty import add_novelty
 
-    threshold = add_novelty(
-        options.bundle, options.data, options.labels, options.out, options.share
+    add_novelty(options.bundle, options.data, options.labels, options.out, options.share)
+    print(f"bundle: {options.out}")
+
+
+def _search(options: argparse.Namespace) -> None:
+    from attpc_export.backbone import with_weights
+    from attpc_export.config import load_config
+    from attpc_export.search import TABLE_NAME, search
+
+    config = load_config(options.config)
+    if options.weights:
+        config = replace(config, model=with_weights(config.model, options.weights))
+    best = search(
+        config,
+        options.data,
+        options.labels,
+        options.out,
+        options.trials,
+        options.sampler,
+        options.device,
     )
-    print(f"bundle: {options.out} (uncertain above a novelty of {threshold:.3f})")
+    print(f"best: trial {best['trial']}, macro f1 {best['macro_f1']:.4f}: {best['settings']}")
+    print(f"table: {options.out / TABLE_NAME}")
 
 
 def _head(options: argparse.Namespace) -> None:
