@@ -16,6 +16,7 @@ from attpc_export.clusters import (
     share_by_labels,
     share_by_names,
 )
+from attpc_export.data import load_events
 from attpc_export.head import Head, ScoringModel, fit_head, load_head, save_head
 from attpc_export.metrics import tag_scores
 from attpc_export.model import LatentModel
@@ -27,8 +28,11 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
+from attpc_filter.cli import main as filter_main
+from attpc_filter.formats.tags import read_tags, scores_of
+from attpc_filter.rebuild.clean import clean_hits
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
-from attpc_filter.rebuild.projection import ProjectionSettings
+from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.score.bundle import Contract, EventClass, load_bundle
 from attpc_filter.score.scorer import Scorer
 from tests.export.conftest import Training, train_arguments, write_config
@@ -229,6 +233,26 @@ def test_a_clustering_is_trained_and_exported(
         assert scoring.head.share.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
     else:
         assert scoring.head.share.shape == (5, 3)
+
+    # filtering tags every event as PyTorch does
+    arguments = ["run", training.data, "--model", tmp_path / "c.onnx", "--out", tmp_path / "out"]
+    assert filter_main([*map(str, arguments), "--streams", "none", "--device", "cpu"]) == 0
+    (path,) = (tmp_path / "out").rglob("*.parquet")
+    table, _ = read_tags(path)
+    contract = bundle.contract
+    names = [c.name for c in contract.classes]
+    events = load_events(
+        [training.data], [training.labels], names, contract.hits, contract.detector
+    )
+    hits = clean_hits(events.hits, contract.clean)
+    assert len(hits.x) < len(events.hits.x)
+    assert contract.projection is not None
+    with torch.no_grad():
+        expected = scoring(torch.from_numpy(project(hits, contract.projection)))[0].numpy()
+    assert np.abs(scores_of(table, names) - expected).max() <= 1e-4
+    tags = tag_scores(expected, events.hits.counts, contract.classes, contract.hits)
+    wanted = [names[tag] if tag >= 0 else "uncertain" for tag in tags]
+    assert table["tag"].to_pylist() == wanted
 
 
 def test_a_wrong_head_is_one_clear_line(
