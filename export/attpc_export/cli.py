@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
     commands["novelty"] = _novelty
-    commands |= {"compare": _compare, "search": _search}
+    commands |= {"compare": _compare, "report": _report, "search": _search}
     try:
         commands[options.command](options)
     except AttpcFilterError as error:
@@ -64,6 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the numbers too")
     _add_device(evaluate)
+
+    report = commands.add_parser(
+        "report", help="judge bundles on labelled runs: a page with pictures, and tables"
+    )
+    report.add_argument(
+        "bundle", nargs="+", help="name of a bundle that ships, or path of an ONNX file"
+    )
+    _add_data(report)
+    report.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    _add_device(report)
 
     search = commands.add_parser(
         "search", help="train with many settings of a model; more trials go on from those there"
@@ -243,6 +253,13 @@ def _novelty(options: argparse.Namespace) -> None:
 
     add_novelty(options.bundle, options.data, options.labels, options.out, options.share)
     print(f"bundle: {options.out}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from attpc_export.report import write_report
+
+    page = write_report(options.bundle, options.data, options.labels, options.out, options.device)
+    print(f"report: {page}")
 
 
 def _search(options: argparse.Namespace) -> None:
