@@ -1,8 +1,8 @@
 """Gives a bundle a sense of what it does not know: how unlike the training events an event is.
 
-The latents of the training events are described by Gaussians of one common covariance around a few
-centres of each class; the novelty is the Mahalanobis distance to the nearest centre (Lee et al.,
-arXiv 1807.03888, with several centres, because noise is of many kinds). It becomes part of the
+The latents of the training events of each class are described by a Gaussian; the novelty of an
+event is its Mahalanobis distance from the class that it is scored as (after Lee et al., arXiv
+1807.03888), in units of a distance that few events of that class exceed. It becomes part of the
 bundle's graph.
 """
 
@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from sklearn.cluster import KMeans
 from sklearn.covariance import LedoitWolf
 
 from attpc_export.data import (
@@ -32,67 +31,87 @@ from attpc_filter.score.bundle import METADATA_KEY, load_bundle
 from attpc_filter.score.scorer import Scorer
 from attpc_filter.staging import Staging
 
-#: Share of the events kept back from training that are more novel than the threshold.
+#: Share of the events kept back from training that are more novel than :data:`THRESHOLD`.
 DEFAULT_SHARE = 0.005
+THRESHOLD = 1.0
 #: Largest difference between the graph's novelty and the one computed here, relative to it.
 TOLERANCE = 1e-3
-_CENTRES_A_CLASS = 8
+_N_COMPARED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Novelty:
-    """Where the training events lie in the latent.
+    """Where the events of each class lie in the latent.
 
     Attributes
     ----------
-    mean : ndarray of float64, shape (d,)
-        Mean of the latents.
-    whitening : ndarray of float64, shape (d, d)
-        Makes the covariance within a cluster the identity: (latent - mean) @ whitening.
-    centres : ndarray of float64, shape (n_centres, d)
-        Centres of the clusters, whitened.
+    mean : ndarray of float64, shape (n_classes, d)
+        Mean of each class.
+    whitening : ndarray of float64, shape (n_classes, d, d)
+        Makes the covariance of a class the identity, and a novelty of 1 a distance of 1:
+        (latent - mean) @ whitening.
     """
 
     mean: NDArray[np.float64]
     whitening: NDArray[np.float64]
-    centres: NDArray[np.float64]
 
-    def of(self, latent: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Mahalanobis distance to the nearest centre, shape (n_events,)."""
-        white = (latent - self.mean) @ self.whitening
-        square = ((white[:, None] - self.centres) ** 2).sum(axis=2)
-        distance: NDArray[np.float64] = np.sqrt(square.min(axis=1))
-        return distance
+    def of(self, latent: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Distance from the class with the highest score, shape (n_events,)."""
+        found = scores.argmax(axis=1)
+        novelty = np.empty(len(latent))
+        for index in range(len(self.mean)):
+            rows = found == index
+            white = (latent[rows] - self.mean[index]) @ self.whitening[index]
+            novelty[rows] = np.sqrt((white**2).sum(axis=1))
+        return novelty
 
 
-def fit_novelty(latent: NDArray[np.float32], label: NDArray[np.int64], seed: int) -> Novelty:
-    """Describe where events lie in the latent.
+def fit_novelty(latent: NDArray[np.float32], label: NDArray[np.int64], n_classes: int) -> Novelty:
+    """Describe where events lie in the latent, in units of standard deviations.
 
     Parameters
     ----------
     latent : ndarray of float32, shape (n_events, d)
         Latents of labelled events.
     label : ndarray of int64, shape (n_events,)
-        Their classes.
-    seed : int
-        Seed of the clustering.
+        Their classes, each of them there.
+    n_classes : int
+        Classes.
     """
-    found: list[NDArray[np.float64]] = []
-    residual = np.empty(latent.shape)
-    spread = latent.std(axis=0) + 1e-6
-    for index in np.unique(label):
-        rows = np.flatnonzero(label == index)
-        n_centres = max(1, min(_CENTRES_A_CLASS, len(rows) // 20))
-        clusters = KMeans(n_centres, n_init=4, random_state=seed).fit(latent[rows] / spread)
-        for number in range(n_centres):
-            members = rows[clusters.labels_ == number]
-            found.append(latent[members].mean(axis=0, dtype=np.float64))
-            residual[members] = latent[members] - found[-1]
-    covariance = LedoitWolf(assume_centered=True).fit(residual).covariance_
-    values, vectors = np.linalg.eigh(covariance)
-    whitening = vectors / np.sqrt(np.maximum(values, values.max() * 1e-6))
-    mean = latent.mean(axis=0, dtype=np.float64)
-    return Novelty(mean, whitening, (np.array(found) - mean) @ whitening)
+    means, whitenings = [], []
+    for index in range(n_classes):
+        gaussian = LedoitWolf().fit(latent[label == index].astype(np.float64))
+        values, vectors = np.linalg.eigh(gaussian.covariance_)
+        means.append(gaussian.location_)
+        whitenings.append(vectors / np.sqrt(values))
+    return Novelty(np.array(means), np.array(whitenings))
+
+
+def in_units_of(
+    novelty: Novelty,
+    latent: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    share: float,
+) -> Novelty:
+    """Scale distances so that a share of the given events of each class exceed 1.
+
+    Parameters
+    ----------
+    novelty : Novelty
+        As fitted.
+    latent : ndarray of float32, shape (n_events, d)
+        Latents of events that fitted nothing.
+    scores : ndarray of float32, shape (n_events, n_classes)
+        Their scores.
+    share : float
+        The share, 0 to 1.
+    """
+    distance, found = novelty.of(latent, scores), scores.argmax(axis=1)
+    limits = [
+        np.quantile(distance[found == index], 1.0 - share) if (found == index).any() else np.inf
+        for index in range(len(novelty.mean))
+    ]
+    return replace(novelty, whitening=novelty.whitening / np.reshape(limits, (-1, 1, 1)))
 
 
 def add_novelty(
@@ -101,7 +120,7 @@ def add_novelty(
     labels: Sequence[Path],
     out: Path,
     share: float = DEFAULT_SHARE,
-) -> float:
+) -> None:
     """Write a copy of a bundle whose graph gives a novelty, with a threshold for it.
 
     Parameters
@@ -114,12 +133,8 @@ def add_novelty(
     out : Path
         File to write.
     share : float
-        The threshold lets this share of the validation events be uncertain for their novelty.
-
-    Returns
-    -------
-    float
-        The threshold.
+        The threshold lets this share of the validation events of each class be uncertain for their
+        novelty.
 
     Raises
     ------
@@ -148,18 +163,18 @@ def add_novelty(
 
     scorer = Scorer(bundle, "cpu")
     latent = np.empty((len(events), scorer.latent_size), np.float32)
+    scores = np.empty((len(events), len(names)), np.float32)
     for start in range(0, len(events), scorer.batch_size):
         rows = np.arange(start, min(start + scorer.batch_size, len(events)))
         inputs = contract.make_inputs(take_events(events.hits, rows))
-        latent[rows] = scorer.run(inputs, ["latent"])["latent"]
+        latent[rows], scores[rows] = scorer.run(inputs, ["latent", "scores"]).values()
     fitted = np.flatnonzero(~kept_back & (events.label != UNLABELLED))
-    novelty = fit_novelty(latent[fitted], events.label[fitted], contract.training["seed"])
-    threshold = float(np.quantile(novelty.of(latent[kept_back]), 1.0 - share))
-
-    described = {"share": share, "centres": len(novelty.centres), "events": len(fitted)}
+    novelty = fit_novelty(latent[fitted], events.label[fitted], len(names))
+    novelty = in_units_of(novelty, latent[kept_back], scores[kept_back], share)
+    described = {"share": share, "events": len(fitted), "events_kept_back": int(kept_back.sum())}
     contract = replace(
         contract,
-        novelty_threshold=threshold,
+        novelty_threshold=THRESHOLD,
         training=contract.training | {"novelty": described},
     )
     graph = extend_graph(bundle.graph, novelty, json.dumps(asdict(contract), sort_keys=True))
@@ -167,11 +182,10 @@ def add_novelty(
         with Staging() as staging:
             staged = staging.path(out)
             staged.write_bytes(graph)
-            inputs = contract.make_inputs(
-                take_events(events.hits, np.arange(min(200, len(events))))
-            )
+            some = np.arange(min(_N_COMPARED, len(events)))
+            inputs = contract.make_inputs(take_events(events.hits, some))
             found = Scorer(load_bundle(str(staged)), "cpu").run(inputs, ["novelty"])["novelty"]
-            expected = novelty.of(latent[: len(found)])
+            expected = novelty.of(latent[some], scores[some])
             difference = float(np.max(np.abs(found - expected) / (1.0 + expected)))
             if not difference <= TOLERANCE:
                 raise OutputError(
@@ -181,7 +195,6 @@ def add_novelty(
             staging.commit()
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
-    return threshold
 
 
 def extend_graph(graph: bytes, novelty: Novelty, contract: str) -> bytes:
@@ -190,40 +203,43 @@ def extend_graph(graph: bytes, novelty: Novelty, contract: str) -> bytes:
     Parameters
     ----------
     graph : bytes
-        ONNX file with the output ``latent``.
+        ONNX file with the outputs ``latent`` and ``scores``.
     novelty : Novelty
         What to append.
     contract : str
         The new contract as JSON.
     """
     model = onnx.load_model_from_string(graph)
-    # |white - centre|^2 = |white|^2 - 2 white . centre + |centre|^2
+    n_classes, size = novelty.mean.shape
+    # all classes in one product: columns of one class after those of the other
+    whitening = novelty.whitening.transpose(1, 0, 2).reshape(size, -1)
+    offset = np.einsum("cd,cde->ce", novelty.mean, novelty.whitening).reshape(-1)
     constants = {
-        "mean": novelty.mean,
-        "whitening": novelty.whitening,
-        "twice": -2.0 * novelty.centres.T,
-        "squares": (novelty.centres**2).sum(axis=1),
+        "whitening": whitening.astype(np.float32),
+        "offset": offset.astype(np.float32),
+        "shape": np.array([-1, n_classes, size]),
+        "last_axis": np.array([2]),
+        "class_axis": np.array([1]),
     }
     for name, values in constants.items():
-        tensor = numpy_helper.from_array(values.astype(np.float32), f"novelty_{name}")
-        model.graph.initializer.append(tensor)
-    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "novelty_axis"))
-    steps = [
-        ("Sub", ["latent", "mean"], "centred", {}),
-        ("MatMul", ["centred", "whitening"], "white", {}),
-        ("MatMul", ["white", "twice"], "product", {}),
-        ("Add", ["product", "squares"], "relative", {}),
-        ("ReduceMin", ["relative", "axis"], "nearest", {"keepdims": 0}),
-        ("ReduceSumSquare", ["white", "axis"], "own", {"keepdims": 0}),
-        ("Add", ["nearest", "own"], "square", {}),
-        ("Relu", ["square"], "positive", {}),
+        model.graph.initializer.append(numpy_helper.from_array(values, f"novelty_{name}"))
+    steps: list[tuple[str, list[str], str, dict[str, int]]] = [
+        ("MatMul", ["latent", "novelty_whitening"], "novelty_turned", {}),
+        ("Sub", ["novelty_turned", "novelty_offset"], "novelty_flat", {}),
+        ("Reshape", ["novelty_flat", "novelty_shape"], "novelty_white", {}),
+        (
+            "ReduceSumSquare",
+            ["novelty_white", "novelty_last_axis"],
+            "novelty_square",
+            {"keepdims": 0},
+        ),
+        ("ArgMax", ["scores"], "novelty_class", {"axis": 1, "keepdims": 1}),
+        ("GatherElements", ["novelty_square", "novelty_class"], "novelty_own", {"axis": 1}),
+        ("Squeeze", ["novelty_own", "novelty_class_axis"], "novelty_of_class", {}),
+        ("Sqrt", ["novelty_of_class"], "novelty", {}),
     ]
     for kind, inputs, output, attributes in steps:
-        named = [name if name == "latent" else f"novelty_{name}" for name in inputs]
-        model.graph.node.append(
-            helper.make_node(kind, named, [f"novelty_{output}"], f"novelty_{output}", **attributes)
-        )
-    model.graph.node.append(helper.make_node("Sqrt", ["novelty_positive"], ["novelty"], "novelty"))
+        model.graph.node.append(helper.make_node(kind, inputs, [output], output, **attributes))
     (latent,) = (output for output in model.graph.output if output.name == "latent")
     events = latent.type.tensor_type.shape.dim[0].dim_param
     model.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, [events]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from attpc_export.cli import main
 from attpc_export.metrics import calibration_error, purity_at
-from attpc_export.novelty import fit_novelty
+from attpc_export.novelty import fit_novelty, in_units_of
 from scipy.spatial.distance import mahalanobis
 
 from attpc_filter.score.bundle import load_bundle
@@ -29,24 +29,29 @@ def arguments(bundle: Path, training: Training, out: Path, *more: str) -> list[s
     return ["novelty", str(bundle), *paths, *more]
 
 
-def test_of_one_cluster_it_is_the_mahalanobis_distance() -> None:
+def test_it_is_the_mahalanobis_distance_from_the_class_that_an_event_is_scored_as() -> None:
     rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(3, 3))
-    latent = (rng.normal(size=(20_000, 3)) @ mixing + 5.0).astype(np.float32)
-    label = np.zeros(len(latent), np.int64)
-    few = latent[:19]  # too few for more than one centre
-    novelty = fit_novelty(np.concatenate([latent, few + 100.0]), np.append(label, [1] * 19), 0)
-    far = np.array([[30.0, -20.0, 10.0], [105.0, 104.0, 103.0]], np.float32)
-    inverse = np.linalg.inv(mixing.T @ mixing)
-    # of the class with many centres: no farther than from its mean, and of the same size
-    expected = mahalanobis(far[0], latent.mean(axis=0), inverse)
-    assert novelty.of(far)[0] == pytest.approx(expected, rel=0.25)
-    nearest = (few + 100.0).mean(axis=0)
-    covariance = np.linalg.inv(novelty.whitening @ novelty.whitening.T)
-    assert novelty.of(far)[1] == pytest.approx(
-        mahalanobis(far[1], nearest, np.linalg.inv(covariance)), rel=1e-3
-    )
-    assert np.median(novelty.of(latent)) < 2.0
+    mixing, centres = rng.normal(size=(2, 3, 3)), np.array([[5.0, 0, 0], [-40.0, 20, 3]])
+    label = np.repeat([0, 1], 20_000)
+    latent = np.einsum("nd,nde->ne", rng.normal(size=(40_000, 3)), mixing[label]) + centres[label]
+    latent = latent.astype(np.float32)
+    novelty = fit_novelty(latent, label, 2)
+    strange = np.array([[30.0, -20.0, 10.0]] * 2, np.float32)
+    scores = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    expected = [
+        mahalanobis(strange[0], centres[k], np.linalg.inv(mixing[k].T @ mixing[k])) for k in (0, 1)
+    ]
+    np.testing.assert_allclose(novelty.of(strange, scores), expected, rtol=0.03)
+
+    known = np.eye(2, dtype=np.float32)[label]
+    scaled = in_units_of(novelty, latent, known, 0.02)
+    for index in (0, 1):
+        rows = label == index
+        above = scaled.of(latent[rows], known[rows]) > 1.0
+        assert above.mean() == pytest.approx(0.02, abs=1e-3)
+    ratio = scaled.of(strange, scores) / novelty.of(strange, scores)
+    # the square of three normal numbers' length exceeds 9.84 in 2% of all cases
+    np.testing.assert_allclose(ratio, 1 / np.sqrt(9.84), rtol=0.03)
 
 
 def test_scores_and_latents_are_as_before(bundle: Path, novel_bundle: Path) -> None:
