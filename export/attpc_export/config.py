@@ -200,6 +200,9 @@ class HeadSettings:
         The regression is fitted on the training events as they are and on so many varied copies.
     inverse_regularisation : float
         The regression's C in scikit-learn.
+    class_shares : tuple of float
+        Shares of the classes in the runs that will be filtered: the regression's scores are
+        probabilities for such runs. Left empty, all classes are taken as equally frequent.
     clusters : int
         Clusters of ``kmeans`` and ``mixture``.
     components : int
@@ -213,6 +216,7 @@ class HeadSettings:
     kind: Literal["logistic", "kmeans", "mixture", "own"] = "logistic"
     draws: int = 2
     inverse_regularisation: float = 1.0
+    class_shares: tuple[float, ...] = ()
     clusters: int = 3
     components: int = 0
     cluster_labels: int = 0
@@ -221,6 +225,10 @@ class HeadSettings:
     def __post_init__(self) -> None:
         if self.draws < 0 or self.inverse_regularisation <= 0:
             raise ValueError("draws must not be negative, inverse_regularisation positive")
+        if self.class_shares and (
+            min(self.class_shares) <= 0 or abs(sum(self.class_shares) - 1.0) > 1e-6
+        ):
+            raise ValueError("class_shares must be positive and sum to 1")
         if self.clusters < 2 or self.components < 0 or self.cluster_labels < 0:
             raise ValueError(
                 "clusters must be at least 2, components and cluster_labels not negative"
@@ -278,6 +286,10 @@ class Config:
             raise ValueError(
                 f"augment.pile_up_class: {self.augment.pile_up_class!r} is none of the classes"
                 f" {', '.join(names)}"
+            )
+        if len(self.head.class_shares) not in (0, len(names)):
+            raise ValueError(
+                f"head.class_shares: {len(self.head.class_shares)} shares, {len(names)} classes"
             )
         if unknown := set(self.head.cluster_classes) - set(names):
             raise ValueError(

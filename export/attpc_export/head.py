@@ -1,7 +1,8 @@
 """The head: logistic regression on the latent, calibrated, and the module that a bundle holds."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,19 @@ def temperature_of(logits: NDArray[np.float64], label: NDArray[np.int64]) -> flo
 
     bounds = (np.log(_COLDEST), np.log(_HOTTEST))
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
+
+
+def weigh_classes(head: Head, shares: Sequence[float]) -> Head:
+    """Turn scores for equally frequent classes into those for classes of the given shares.
+
+    Parameters
+    ----------
+    head : Head
+        Fitted and calibrated with balanced class weights.
+    shares : sequence of float
+        Share of each class; empty leaves the head as it is.
+    """
+    return replace(head, bias=head.bias + np.log(shares)) if shares else head
 
 
 def save_head(head: Head | ClusterHead, path: Path) -> None:

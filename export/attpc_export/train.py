@@ -38,7 +38,7 @@ from attpc_export.data import (
     take_events,
 )
 from attpc_export.fit import BEST_NAME, CHECKPOINT_NAME, Inputs, Trainee, apply_in_batches, fit
-from attpc_export.head import Head, ScoringModel, calibrate, fit_head, save_head
+from attpc_export.head import Head, ScoringModel, calibrate, fit_head, save_head, weigh_classes
 from attpc_export.metrics import judge, tag_scores
 from attpc_export.model import LatentModel
 from attpc_export.registry import build_model
@@ -164,6 +164,7 @@ def train(
         regression = _fit_head(material, trainee, torch_device)
         latent = encode(trainee, inputs, torch_device)[label >= 0]
         head = calibrate(regression, latent, label[label >= 0])
+        head = weigh_classes(head, config.head.class_shares)
     else:
         head = _fit_clusters(material, trainee, torch_device)
     save_head(head, out / HEAD_NAME)
