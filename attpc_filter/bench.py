@@ -187,7 +187,7 @@ def write_csv(steps: Sequence[Step], path: Path, run: Path, config: Config) -> N
         {
             "date": datetime.now(UTC).date().isoformat(),
             "version": __version__,
-            "machine": f"{_processor()}, {config.n_threads} of {os.cpu_count()} cores",
+            "machine": f"{processor()}, {config.n_threads} of {os.cpu_count()} cores",
             "file": run.name,
             "step": step.name,
             "events": step.sample.n_events,
@@ -324,7 +324,8 @@ def _do_job(
     return seconds[1:], cpu_seconds[1:], peak_memory_bytes()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,11 +1,15 @@
-"""Events to tags: the stages read, rebuild, score, tag, joined by bounded queues.
+"""Events to tags: read, rebuild, score, tag.
 
-What comes out of :func:`tag_events` is tagged; who calls it writes it down, or does not.
+One thread reads, and tags what comes back; workers rebuild and score batches meanwhile, in compiled
+code that leaves the interpreter alone. What comes out of :func:`tag_events` is tagged; who calls it
+writes it down, or does not.
 """
 
-import itertools
-from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +23,21 @@ from attpc_filter.formats import Run
 from attpc_filter.formats.run import Allocate, allocate_new
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
-from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record, join_hits
+from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 from attpc_filter.score.bundle import Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
-from attpc_filter.stages import Stages
+from attpc_filter.staging import check_interrupted, interrupts_noted
 from attpc_filter.tag import assign_tags
 
 #: Events that go through the stream together, and that the model scores in one call.
 BATCH_EVENTS = 64
 #: Traces that a reused buffer holds (17 MB); a batch ends when its buffer is full.
 _BUFFER_TRACES = 16_384
-_N_BUFFERS = 3
-_QUEUE_BATCHES = 2
+#: Batches that are rebuilt and scored at a time; more would wait for reading and writing, which are
+#: one thread's work.
+MOST_WORKERS = 4
+_TICK_S = 0.1
+_SWITCH_S = 1e-4
 
 
 @dataclass(slots=True)
@@ -94,18 +101,15 @@ class Batch:
         The same for the latents; None unless they are to be kept.
     novelty : ndarray of float32, shape (n_events,), or None
         The same for the novelty; None if the model gives none.
-    inputs : dict of str to ndarray of float32
-        What the model reads of the events that it scores, by the name of the graph's input.
     tags, reasons : list of str
         Their tags, and why an event has no class.
     """
 
     records: list[Record]
-    buffer: NDArray[np.int16] | None  # holds the traces; goes back to the reader
+    buffer: NDArray[np.int16]  # holds the traces until the hits are made
     hits: Hits = field(init=False)
     origins: NDArray[np.uint8] = field(init=False)
     scored: NDArray[np.bool_] = field(init=False)
-    inputs: dict[str, NDArray[np.float32]] = field(init=False)
     scores: NDArray[np.float32] = field(init=False)
     latents: NDArray[np.float32] | None = None
     novelty: NDArray[np.float32] | None = None
@@ -146,7 +150,8 @@ def load_tagger(config: Config) -> Tagger:
     if calibration.micromegas_time_bucket == calibration.window_time_bucket:
         raise UsageError("micromegas_time_bucket and window_time_bucket are equal: no drift time")
     plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
-    scorer = Scorer(bundle, config.device, config.n_threads, BATCH_EVENTS)
+    threads = max(config.n_threads // MOST_WORKERS, 1)  # of each worker
+    scorer = Scorer(bundle, config.device, threads, BATCH_EVENTS)
     if config.keep_latents and not scorer.latent_size:
         raise UsageError(
             f"keep_latents: model {bundle.path} does not declare the size of its latent"
@@ -176,20 +181,58 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
         If the run holds hits that were not made as the model wants them.
     """
     _require_same_hits(run, tagger)
-    with Stages() as stages:
-        for batch in _start_stages(run, tagger, stages):
-            batch.tags, batch.reasons = assign_tags(
-                batch.scores,
-                batch.hits.counts,
-                np.array([record.passthrough for record in batch.records]),
-                [record.reason for record in batch.records],
-                tagger.classes,
-                tagger.thresholds,
-                tagger.contract.hits.min_hits,
-                novelty=batch.novelty,
-                novelty_threshold=tagger.contract.novelty_threshold,
-            )
-            yield batch
+    n_workers = min(tagger.config.n_threads, MOST_WORKERS)
+    # a batch a worker, and one to read into meanwhile
+    buffers = [np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16) for _ in range(n_workers + 1)]
+    under_way: deque[tuple[Batch, Future[None]]] = deque()
+    at = 0
+    with interrupts_noted(), _quick_switches(), ThreadPoolExecutor(n_workers) as workers:
+        try:
+            while at < len(run.events) or under_way:
+                if at < len(run.events) and buffers:
+                    batch = _read_batch(run, at, buffers[-1])
+                    at += len(batch.records)
+                    buffers.pop()
+                    under_way.append((batch, workers.submit(_rebuild_and_score, batch, tagger)))
+                    continue
+                batch, done = under_way.popleft()
+                while not wait([done], _TICK_S).done:
+                    check_interrupted()
+                done.result()
+                buffers.append(batch.buffer)
+                check_interrupted()
+                batch.tags, batch.reasons = _tag(batch, tagger)
+                yield batch
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+
+def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:
+    return assign_tags(
+        batch.scores,
+        batch.hits.counts,
+        np.array([record.passthrough for record in batch.records]),
+        [record.reason for record in batch.records],
+        tagger.classes,
+        tagger.thresholds,
+        tagger.contract.hits.min_hits,
+        novelty=batch.novelty,
+        novelty_threshold=tagger.contract.novelty_threshold,
+    )
+
+
+@contextlib.contextmanager
+def _quick_switches() -> Iterator[None]:
+    """Let threads hand the interpreter to one another quickly.
+
+    By default one that holds it keeps it for 5 ms, in which a worker could have done ten events.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _compile(contract: Contract, plane: PadPlane, calibration: ZCalibration) -> None:
@@ -217,44 +260,6 @@ def _require_same_hits(run: Run, tagger: Tagger) -> None:
         )
 
 
-def _start_stages(run: Run, tagger: Tagger, stages: Stages) -> Iterable[Batch]:
-    """Start the threads of the stream; scored batches come out of it."""
-    free = stages.channel(_N_BUFFERS, np.ndarray)
-    read = stages.channel(_QUEUE_BATCHES, Batch)
-    rebuilt = stages.channel(_QUEUE_BATCHES, Batch)
-    scored = stages.channel(_QUEUE_BATCHES, Batch)
-    for _ in range(_N_BUFFERS):
-        free.put(np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16))
-
-    def reader() -> None:
-        at = 0
-        while at < len(run.events):
-            batch = _read_batch(run, at, free.get())
-            at += len(batch.records)
-            read.put(batch)
-        read.end()
-
-    def rebuilder() -> None:
-        with ThreadPoolExecutor(tagger.config.n_threads) as pool:
-            for batch in read:
-                _rebuild_batch(batch, tagger, pool)
-                assert batch.buffer is not None
-                free.put(batch.buffer)
-                batch.buffer = None
-                rebuilt.put(batch)
-        rebuilt.end()
-
-    def scorer() -> None:
-        for batch in rebuilt:
-            _score_batch(batch, tagger)
-            scored.put(batch)
-        scored.end()
-
-    for stage in (reader, rebuilder, scorer):
-        stages.start(stage.__name__, stage)
-    return scored
-
-
 def _read_batch(run: Run, at: int, buffer: NDArray[np.int16]) -> Batch:
     """Read events from ``at`` until the batch or its buffer is full."""
     used = 0
@@ -273,36 +278,22 @@ def _read_batch(run: Run, at: int, buffer: NDArray[np.int16]) -> Batch:
     return Batch(records, buffer)
 
 
-def _rebuild_batch(batch: Batch, tagger: Tagger, pool: ThreadPoolExecutor) -> None:
-    """Rebuild hits and the model's inputs, divided among the threads; frees the traces."""
+def _rebuild_and_score(batch: Batch, tagger: Tagger) -> None:
+    """Rebuild hits and the model's inputs, and score them; frees the traces."""
     contract = tagger.contract
+    batch.hits = rebuild_hits(batch.records, tagger.plane, contract.hits, tagger.calibration)
     readable = np.array([not (record.reason or record.passthrough) for record in batch.records])
-
-    def work(part: slice) -> tuple[Hits, NDArray[np.bool_], dict[str, NDArray[np.float32]]]:
-        hits = rebuild_hits(batch.records[part], tagger.plane, contract.hits, tagger.calibration)
-        scored = readable[part] & (hits.counts >= contract.hits.min_hits)
-        return hits, scored, contract.make_inputs(hits, np.flatnonzero(scored))
-
     batch.origins = np.array([record.origin for record in batch.records], np.uint8)
-    parts = list(pool.map(work, _slices(len(batch.records), tagger.config.n_threads)))
-    batch.hits = join_hits([hits for hits, _, _ in parts])
-    batch.scored = np.concatenate([scored for _, scored, _ in parts])
-    batch.inputs = parts[0][2]
-    if len(parts) > 1:
-        batch.inputs = {
-            name: np.concatenate([inputs[name] for _, _, inputs in parts]) for name in batch.inputs
-        }
     for record in batch.records:
         record.traces = record.points = None
-
-
-def _score_batch(batch: Batch, tagger: Tagger) -> None:
+    batch.scored = readable & (batch.hits.counts >= contract.hits.min_hits)
     wanted = {
         "scores": True,
         "latent": tagger.config.keep_latents,
-        "novelty": tagger.contract.novelty_threshold is not None,
+        "novelty": contract.novelty_threshold is not None,
     }
-    found = tagger.scorer.run(batch.inputs, [name for name in wanted if wanted[name]])
+    inputs = contract.make_inputs(batch.hits, np.flatnonzero(batch.scored))
+    found = tagger.scorer.run(inputs, [name for name in wanted if wanted[name]])
     batch.scores = _spread(found["scores"], batch.scored)
     if "latent" in found:
         batch.latents = _spread(found["latent"], batch.scored)
@@ -315,8 +306,3 @@ def _spread(rows: NDArray[np.float32], scored: NDArray[np.bool_]) -> NDArray[np.
     all_rows = np.full((len(scored), *rows.shape[1:]), np.nan, np.float32)
     all_rows[scored] = rows
     return all_rows
-
-
-def _slices(length: int, parts: int) -> list[slice]:
-    edges = np.linspace(0, length, min(parts, length) + 1).astype(int)
-    return [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]

@@ -1,7 +1,9 @@
 """Projections and point sets to scores: the ONNX Runtime session that runs a bundle."""
 
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -27,7 +29,7 @@ class Scorer:
     device : {"auto", "cpu", "cuda"}
         ``cuda`` insists, ``auto`` takes CUDA where there is one.
     threads : int
-        Threads of the CPU provider.
+        Threads of the CPU provider for a batch; several threads may score at a time.
     batch_size : int
         Events a call of the graph.
 
@@ -73,10 +75,10 @@ class Scorer:
         (of_latent,) = (o.shape for o in self._session.get_outputs() if o.name == "latent")
         self._n_classes = len(bundle.contract.classes)
         self.latent_size = of_latent[1] if isinstance(of_latent[1], int) else 0
-        self._padded = {
-            name: np.zeros((batch_size, *shape), np.float32)
-            for name, shape in bundle.contract.input_shapes.items()
-        }
+        self._shapes = bundle.contract.input_shapes
+        self._padded = threading.local()
+        # one session a GPU, and one thread at a time that uses it
+        self._turn: AbstractContextManager[Any] = threading.Lock() if got_cuda else nullcontext()
 
     def score(self, inputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Score a batch of events.
@@ -118,11 +120,24 @@ class Scorer:
             n_rows = min(self.batch_size, n_events - start)
             part = {name: rows[start : start + n_rows] for name, rows in inputs.items()}
             if n_rows < self.batch_size:
-                for name, padded in self._padded.items():
-                    padded[:n_rows] = part[name]
-                    padded[n_rows:] = 0.0
-                part = self._padded
-            results = self._session.run(names, part)
+                part = self._pad(part, n_rows)
+            with self._turn:
+                results = self._session.run(names, part)
             for output, result in zip(outputs.values(), results, strict=True):
                 output[start : start + n_rows] = result[:n_rows]
         return outputs
+
+    def _pad(
+        self, part: Mapping[str, NDArray[np.float32]], n_rows: int
+    ) -> dict[str, NDArray[np.float32]]:
+        """Fill up a batch with events of zeros, in room that is the thread's own."""
+        if not hasattr(self._padded, "inputs"):
+            self._padded.inputs = {
+                name: np.zeros((self.batch_size, *shape), np.float32)
+                for name, shape in self._shapes.items()
+            }
+        padded: dict[str, NDArray[np.float32]] = self._padded.inputs
+        for name, rows in padded.items():
+            rows[:n_rows] = part[name]
+            rows[n_rows:] = 0.0
+        return padded
