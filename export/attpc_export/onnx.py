@@ -133,6 +133,8 @@ def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
 def largest_difference(graph: Path, scoring: ScoringModel, inputs: Inputs) -> float:
     """Largest difference of any score or latent between ONNX Runtime and PyTorch, on the CPU.
 
+    Latents that exceed 1 are compared in units of the largest: a backbone's reach some 100.
+
     Parameters
     ----------
     graph : Path
@@ -156,10 +158,12 @@ def largest_difference(graph: Path, scoring: ScoringModel, inputs: Inputs) -> fl
         with torch.no_grad():
             expected = scoring(*map(torch.from_numpy, batch))
         found = session.run(["scores", "latent"], dict(zip(names, batch, strict=True)))
-        differences += [
-            float(np.abs(f - e.numpy()).max()) for f, e in zip(found, expected, strict=True)
-        ]
+        differences += [_difference(f, e.numpy()) for f, e in zip(found, expected, strict=True)]
     return float(np.max(differences))  # unlike max(), it keeps NaN
+
+
+def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def _inputs_of(reference: dict[str, NDArray[np.float32]]) -> Inputs:
@@ -191,8 +195,8 @@ def _require_unchanged(
     with torch.no_grad():
         scores, latent = scoring(*map(torch.from_numpy, _inputs_of(reference)))
     difference = max(
-        np.abs(scores.numpy() - reference["scores"]).max(),
-        np.abs(latent.numpy() - reference["latent"]).max(),
+        _difference(scores.numpy(), reference["scores"]),
+        _difference(latent.numpy(), reference["latent"]),
     )
     if not difference <= TOLERANCE:
         raise OutputError(

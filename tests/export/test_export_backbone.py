@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 from attpc_export.ar0 import Ar0Settings
 from attpc_export.ar1 import Ar1Settings
 from attpc_export.backbone import (
@@ -17,6 +18,7 @@ from attpc_export.backbone import (
     kept_features,
     with_weights,
 )
+from attpc_export.cli import main
 from attpc_export.onnx_graph import OnnxGraph
 from numpy.typing import NDArray
 from scipy.signal import correlate2d
@@ -24,6 +26,7 @@ from torch import nn
 
 from attpc_filter.errors import UsageError
 from tests.conftest import SHARED
+from tests.export.conftest import Training, train_arguments, write_config
 
 SHAPE = (1, 32, 32)
 
@@ -265,3 +268,42 @@ def test_wrong_weights_are_one_clear_line(tmp_path: Path) -> None:
         BackboneSettings("backbone.onnx")
     with pytest.raises(ValueError, match=r"none of \.npz"):
         BackboneSettings("backbone.bin")
+
+
+@pytest.mark.parametrize("kind", ["backbone", "ar1"])
+def test_a_frozen_backbone_is_trained_on_and_exported(
+    weights: dict[str, NDArray[np.float32]],
+    training: Training,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    np.savez(tmp_path / "vgg.npz", **weights)
+    file = {"weights": "vgg.npz"}
+    settings = file if kind == "backbone" else {"backbone": file}
+    config = write_config(
+        tmp_path / "frozen.yaml",
+        projection={"size": 32, "views": ["xy"]},
+        augment={"vary": False},
+        fit={"epochs": 2, "label_weight": 0.0},
+    )
+    entries = yaml.safe_load(config.read_text()) | {"model": {"kind": kind} | settings}
+    config.write_text(yaml.safe_dump(entries))
+    more = ["--weights", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    out = tmp_path / "run"
+    assert main(train_arguments(config, training.data, training.labels, out, *more)) == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*/*.npy")}
+    assert len(kept) == 180
+    assert (out / "curves.csv").exists() == (kind == "ar1")
+    again = [*more, "--seed", "9"]  # another split, the same features
+    other = tmp_path / "other"
+    assert main(train_arguments(config, training.data, training.labels, other, *again)) == 0
+    assert kept == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*/*.npy")}
+    assert main(["export", str(out), "--out", str(tmp_path / "frozen.onnx")]) == 0
+
+    entries["augment"]["vary"] = True
+    config.write_text(yaml.safe_dump(entries))
+    capsys.readouterr()
+    third = train_arguments(config, training.data, training.labels, tmp_path / "third", *more)
+    assert main(third) == 2
+    assert "augment.vary" in capsys.readouterr().err
