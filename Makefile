@@ -7,7 +7,7 @@ EXTRA ?= cpu
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: sample test test-root checks reference
+.PHONY: sample test test-root slowdown checks reference
 
 sample: .venv/runtime
 	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
@@ -22,6 +22,10 @@ test-root: .venv/test
 	else \
 		echo "pip has no ROOT for $(PYTHON) here: the tests with real ROOT are skipped"; \
 	fi
+
+# ratios of steps measured in one run, never a clock
+slowdown: .venv/test
+	$(BIN)/python benchmarks/slowdown.py
 
 checks: .venv/test
 	$(BIN)/ruff check

@@ -5,9 +5,9 @@
 Both read the same file: a copy of the run with the names that Spyral looks for. The whole job of
 attpc-filter (read, hits, projections, model, tags, link streams) runs as its own process on a run
 of the same events repeated to 20 times the length, so that its start does not weigh; its events/s
-are those of the manifest, from opening the run to the last renamed file. They take turns: Spyral and
-attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores. Then
-its peak memory at several lengths.
+are those of the manifest, from opening the run to the last renamed file. They take turns: Spyral
+and attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores.
+Then its peak memory at several lengths.
 """
 
 import argparse
