@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from attpc_filter.rebuild import kernels
 from attpc_filter.rebuild.padplane import PadPlane
-from attpc_filter.records import N_TIME_BUCKETS, Hits, Record
+from attpc_filter.records import N_TIME_BUCKETS, Hits, Record, join_hits
 
 _N = N_TIME_BUCKETS
 _RIPPLE_SAMPLES = 12
@@ -94,56 +95,75 @@ def rebuild_hits(
     Hits
         Hits of event ``i`` in the order of its traces (and of its points).
     """
-    most = settings.max_peaks if settings.mode == "multi" else 1
-    room = 0
-    for record in records:
-        if record.traces is not None:
-            room += most * len(record.traces)
-        elif record.points is not None:
-            room += len(record.points)
+    matrices = [record.traces for record in records if record.traces is not None]
+    if not matrices:
+        return _hits_of_points(records, calibration)
+    if any(record.points is not None for record in records):
+        each = [rebuild_hits([record], plane, settings, calibration) for record in records]
+        return join_hits(each)
+    rows = [0 if record.traces is None else len(record.traces) for record in records]
+    room = sum(rows) * (settings.max_peaks if settings.mode == "multi" else 1)
     # pad, x, y, z, time bucket, charge, integral: filled by the kernels, cut to size at the end
     pad = np.empty(room, np.int32)
     columns = np.empty((6, room), np.float32)
-    offsets = np.zeros(len(records) + 1, np.int64)
+    offsets = np.empty(len(records) + 1, np.int64)
     taps = baseline_taps(settings.baseline_window_scale)
-    scratch = kernels.make_scratch(len(taps))
-    used = 0
-    for index, record in enumerate(records):
-        if record.traces is not None:
-            used = kernels.hits_of_traces(
-                record.traces,
-                plane.x,
-                plane.y,
-                plane.gain,
-                plane.time_offset,
-                plane.beam,
-                settings.drop_beam_pads,
-                settings.mode == "multi",
-                taps,
-                _N / settings.baseline_window_scale,
-                settings.peak_separation,
-                settings.peak_prominence,
-                settings.peak_max_width,
-                settings.peak_threshold,
-                settings.max_peaks,
-                scratch,
-                pad,
-                columns,
-                used,
-            )
-            start = offsets[index]
-            columns[2, start:used] = z_of_time_bucket(columns[3, start:used], calibration)
-        elif record.points is not None:
-            points = record.points
-            stop = used + len(points)
-            columns[:, used:stop] = points[:, :6].T
-            pad[used:stop] = points[:, 6]
-            if np.isnan(points[:, 2]).any():
-                columns[2, used:stop] = z_of_time_bucket(columns[3, used:stop], calibration)
-            used = stop
-        offsets[index + 1] = used
+    kernels.hits_of_traces(
+        _one_matrix(matrices),
+        np.concatenate([[0], np.cumsum(rows)]),
+        plane.x,
+        plane.y,
+        plane.gain,
+        plane.time_offset,
+        plane.beam,
+        settings.drop_beam_pads,
+        settings.mode == "multi",
+        taps,
+        _N / settings.baseline_window_scale,
+        settings.peak_separation,
+        settings.peak_prominence,
+        settings.peak_max_width,
+        settings.peak_threshold,
+        settings.max_peaks,
+        kernels.make_scratch(len(taps)),
+        pad,
+        columns,
+        offsets,
+    )
+    used = int(offsets[-1])
+    columns[2, :used] = z_of_time_bucket(columns[3, :used], calibration)
     x, y, z, time_bucket, charge, integral = columns[:, :used]
     return Hits(offsets, pad[:used], x, y, z, time_bucket, charge, integral)
+
+
+def _one_matrix(matrices: list[NDArray[np.int16]]) -> NDArray[np.int16]:
+    """The rows of all matrices; no copy if they lie behind one another, as a reader puts them."""
+    filled = [matrix for matrix in matrices if len(matrix)] or matrices[:1]
+    ends = [matrix.__array_interface__["data"][0] + matrix.nbytes for matrix in filled]
+    begins = [matrix.__array_interface__["data"][0] for matrix in filled[1:]]
+    base = filled[0].base
+    if (
+        base is None
+        or any(m.base is not base or not m.flags.c_contiguous for m in filled)
+        or begins != ends[:-1]
+    ):
+        return np.concatenate(filled)
+    shape = (sum(map(len, filled)), filled[0].shape[1])
+    return as_strided(filled[0], shape)
+
+
+def _hits_of_points(records: list[Record], calibration: ZCalibration) -> Hits:
+    """Hits of events that come with points: as they are, z made of the time bucket if it lacks."""
+    tables = [np.empty((0, 7)) if r.points is None else r.points[:, :7] for r in records]
+    offsets = np.concatenate([[0], np.cumsum([len(table) for table in tables])]).astype(np.int64)
+    points = np.concatenate(tables) if tables else np.empty((0, 7))
+    columns = np.ascontiguousarray(points[:, :6].T, np.float32)
+    for index in range(len(records)):  # an event has its z, or has none
+        part = slice(offsets[index], offsets[index + 1])
+        if np.isnan(columns[2, part]).any():
+            columns[2, part] = z_of_time_bucket(columns[3, part], calibration)
+    x, y, z, time_bucket, charge, integral = columns
+    return Hits(offsets, points[:, 6].astype(np.int32), x, y, z, time_bucket, charge, integral)
 
 
 def z_of_time_bucket(

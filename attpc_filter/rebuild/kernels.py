@@ -90,6 +90,7 @@ def make_scratch(n_taps):
 @_loop
 def hits_of_traces(
     traces,
+    first_rows,
     plane_x,
     plane_y,
     gain,
@@ -107,37 +108,43 @@ def hits_of_traces(
     scratch,
     pad_out,
     columns,
-    used,
+    offsets,
 ):
-    """Append the hits of an event from ``used`` on; returns where the next event's begin."""
+    """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces.
+
+    One call for all: a thread that comes back asks for Python's lock, which others may hold.
+    """
     signal = scratch.blocks.reshape(-1)
     peaks, left, right = scratch.peaks, scratch.left, scratch.right
-    for row in range(traces.shape[0]):
-        pad = traces[row, PAD_COLUMN]
-        if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
-            continue
-        trace = traces[row, N_HARDWARE_COLUMNS:]
-        if multi:
-            if not subtract_baseline(trace, taps, width, threshold, scratch):
+    used = 0
+    offsets[0] = 0
+    for event in range(len(first_rows) - 1):
+        for row in range(first_rows[event], first_rows[event + 1]):
+            pad = traces[row, PAD_COLUMN]
+            if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
                 continue
-            n = find_peaks(signal, separation, prominence, max_width, threshold, scratch)
-            if n > max_peaks:
-                continue
-        else:
-            n = largest_sample(trace, threshold, scratch)
-        for k in range(n):
-            at = peaks[k]
-            total = 0
-            for i in range(left[k], right[k]):
-                total += abs(signal[i])
-            pad_out[used] = pad
-            columns[0, used] = plane_x[pad]
-            columns[1, used] = plane_y[pad]
-            columns[3, used] = at + time_offset[pad]
-            columns[4, used] = signal[at] * gain[pad]
-            columns[5, used] = total * gain[pad]
-            used += 1
-    return used
+            trace = traces[row, N_HARDWARE_COLUMNS:]
+            if multi:
+                if not subtract_baseline(trace, taps, width, threshold, scratch):
+                    continue
+                n = find_peaks(signal, separation, prominence, max_width, threshold, scratch)
+                if n > max_peaks:
+                    continue
+            else:
+                n = largest_sample(trace, threshold, scratch)
+            for k in range(n):
+                at = peaks[k]
+                total = 0
+                for i in range(left[k], right[k]):
+                    total += abs(signal[i])
+                pad_out[used] = pad
+                columns[0, used] = plane_x[pad]
+                columns[1, used] = plane_y[pad]
+                columns[3, used] = at + time_offset[pad]
+                columns[4, used] = signal[at] * gain[pad]
+                columns[5, used] = total * gain[pad]
+                used += 1
+        offsets[event + 1] = used
 
 
 @_sums
