@@ -31,6 +31,7 @@ checks: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	cd export && ../$(BIN)/mypy
 	$(BIN)/lint-imports
 
 reference: .venv/runtime

@@ -24,7 +24,9 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("layout", ["merger_2.0", "merger_1.0", "merger_legacy", "harmonizer_0.1.0"])
+@pytest.mark.parametrize(
+    "layout", ["merger_2.0", "merger_1.0", "merger_legacy", "harmonizer_0.1.0"]
+)
 def test_bare_reads_read_the_traces(layout: str, tmp_path: Path) -> None:
     path = miniatures.write_run(layout, tmp_path / "run_0001.h5")
     buffer = np.empty((1000, 517), np.int16)

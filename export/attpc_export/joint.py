@@ -54,7 +54,7 @@ class Joint(LatentModel):
         self.hidden = settings.hidden
         self.latent_size = self.images.latent_size + settings.points.latent_size
 
-    def encode(self, images: Tensor, points: Tensor) -> Tensor:
+    def encode(self, images: Tensor, points: Tensor) -> Tensor:  # type: ignore[override]
         """Map projections and point sets to latents (see :meth:`LatentModel.encode`)."""
         return torch.cat([self.images.encode(images), self.points(points)], dim=1)
 
@@ -62,7 +62,9 @@ class Joint(LatentModel):
         """Map latents back to projections (see :meth:`LatentModel.reconstruct`)."""
         return self.images.reconstruct(latent[:, : self.images.latent_size])
 
-    def loss(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(  # type: ignore[override]
+        self, images: Tensor, points: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Loss of the autoencoder (see :meth:`LatentModel.loss`)."""
         own_loss, of_images = self.images.loss(images)
         of_points = self.points(points)

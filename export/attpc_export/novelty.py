@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -223,7 +224,7 @@ def extend_graph(graph: bytes, novelty: Novelty, contract: str) -> bytes:
     }
     for name, values in constants.items():
         model.graph.initializer.append(numpy_helper.from_array(values, f"novelty_{name}"))
-    steps: list[tuple[str, list[str], str, dict[str, int]]] = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("MatMul", ["latent", "novelty_whitening"], "novelty_turned", {}),
         ("Sub", ["novelty_turned", "novelty_offset"], "novelty_flat", {}),
         ("Reshape", ["novelty_flat", "novelty_shape"], "novelty_white", {}),

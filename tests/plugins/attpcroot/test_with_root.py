@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from attpc_filter.formats import StreamMode, open_run
-from attpc_filter.root_options import RootOptions
 from attpc_filter.formats.root_streams import write_friend
 from attpc_filter.records import N_TRACE_COLUMNS
+from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table, shared
 from tests.formats.root_truth import (
     DATA,
