@@ -125,9 +125,22 @@ def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
         )
     assert program is not None  # dynamo=True gives a program
     proto = program.model_proto
+    _forget_origins(proto.graph)
     onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
     graph: bytes = proto.SerializeToString()
     return graph
+
+
+def _forget_origins(graph: onnx.GraphProto) -> None:
+    """Take out the exporter's notes on the source lines of each node: paths of this machine."""
+    for node in graph.node:
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _forget_origins(attribute.g)
+    for value in [*graph.value_info, *graph.input, *graph.output]:
+        del value.metadata_props[:]
+    del graph.metadata_props[:]
 
 
 def largest_difference(graph: Path, scoring: ScoringModel, inputs: Inputs) -> float:

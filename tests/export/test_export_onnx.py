@@ -14,6 +14,12 @@ from attpc_filter.score.scorer import Scorer
 from tests.export.conftest import Training
 
 
+def test_the_bundle_tells_nothing_of_the_machine_that_made_it(bundle: Path) -> None:
+    content = bundle.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in content
+    assert b"stack_trace" not in content
+
+
 def test_the_bundle_carries_its_contract(training: Training, bundle: Path) -> None:
     contract = load_bundle(str(bundle)).contract
     assert contract.name == "tiny"
