@@ -4,12 +4,13 @@
 """
 
 import array
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import truth  # noqa: E402
@@ -330,13 +331,14 @@ def write_generation(generation, names, out):
 
 
 if __name__ == "__main__":
+    os.chdir(HERE)  # ROOT keeps the path that a file was made by in it
     if len(sys.argv) > 1:
-        write_generation(int(sys.argv[1]), sys.argv[2:], HERE)
+        write_generation(int(sys.argv[1]), sys.argv[2:], Path())
     else:
         for generation in sorted({entry[0] for entry in FILES.values()}):
             names = [name for name, entry in FILES.items() if entry[0] == generation]
-            subprocess.run([sys.executable, __file__, str(generation), *names], check=True)
-        write_columns(HERE / "columns.root")
-        write_ntuple(HERE / "ntuple.root")
-        write_other(HERE / "other.root")
-        write_unclosed(HERE / "unclosed.root")
+            subprocess.run([sys.executable, "make.py", str(generation), *names], check=True)
+        write_columns(Path("columns.root"))
+        write_ntuple(Path("ntuple.root"))
+        write_other(Path("other.root"))
+        write_unclosed(Path("unclosed.root"))
