@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=int, default=5, metavar="N", help="of each step (default: 5)"
     )
     bench.add_argument("--csv", type=Path, metavar="OUT", help="write the numbers")
-    bench.add_argument("--png", type=Path, metavar="OUT", help="picture: events/s of each step")
+    bench.add_argument("--png", type=Path, metavar="OUT", help="picture of the times")
     for name in ("model", "device", "streams", "threads", "root_"):
         _add_options(bench, name)
     bench.set_defaults(act=_bench)
@@ -221,29 +221,11 @@ def _add_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
         parser.add_argument(f"--{option.name.replace('_', '-')}", **settings)
 
 
-class _Scores(argparse.Action):
-    """``proton=0.9 carbon=0.5`` as a dict."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        scores = {}
-        for value in values or ():
-            name, _, number = str(value).partition("=")
-            try:
-                scores[name] = float(number)
-            except ValueError:
-                parser.error(f"{option_string}: {value!r} is not CLASS=SCORE")
-        setattr(namespace, self.dest, scores)
-
-
 class _Names(argparse.Action):
     """``x=hit_x event=event_number`` as a dict."""
 
+    convert: Callable[[str], Any] = str
+
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -251,13 +233,22 @@ class _Names(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        names = {}
+        table = {}
         for value in values or ():
             name, _, text = str(value).partition("=")
-            if not name or not text:
+            try:
+                if not name or not text:
+                    raise ValueError
+                table[name] = self.convert(text)
+            except ValueError:
                 parser.error(f"{option_string}: {value!r} is not {self.metavar}")
-            names[name] = text
-        setattr(namespace, self.dest, names)
+        setattr(namespace, self.dest, table)
+
+
+class _Scores(_Names):
+    """``proton=0.9 carbon=0.5`` as a dict."""
+
+    convert = float
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def draw_event(
 
 
 def draw_steps(steps: Sequence[Step], title: str, path: Path) -> None:
-    """Draw how many events a second each step of the filter makes.
+    """Draw how long an event takes in each step of the filter.
 
     Parameters
     ----------
@@ -237,13 +237,13 @@ def draw_steps(steps: Sequence[Step], title: str, path: Path) -> None:
     """
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(steps) + 1.5), layout="constrained")
     names = [step.name for step in steps]
-    rates = [step.events_per_s for step in steps]
-    bars = axes.barh(names, rates, color=["tab:gray"] * (len(steps) - 1) + ["tab:red"])
-    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize=8)
+    taken = [1e6 / step.events_per_s for step in steps]
+    bars = axes.barh(names, taken, color=["tab:gray"] * (len(steps) - 1) + ["tab:red"])
+    labels = [f"{step.events_per_s:,.0f} events/s" for step in steps]
+    axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.set_xlabel("events/s (median)")
+    axes.margins(x=0.2)
+    axes.set_xlabel("time an event [microseconds] (median)")
     axes.set_title(title, fontsize=9)
     _save(figure, path)
 

@@ -110,6 +110,7 @@ def test_what_limits() -> None:
         step("rebuild", 0.8, 0.8),
         step("model inputs", 0.1, 0.1),
         step("score", 0.2, 0.2),
+        step("tags without writing", 1.0, 1.3),
         step("whole job", 1.25, 2.0),
     ]
     said = what_limits(steps, 2)

@@ -118,7 +118,7 @@ def load_events(
     InputError
         If a run cannot be opened.
     """
-    table = _read_labels(labels, classes, group_column)
+    table = read_labels(labels, classes, group_column)
     plane = load_padplane()
     parts: list[Hits] = []
     rows: list[tuple[int, int, int]] = []
@@ -137,7 +137,7 @@ def load_events(
         event=event_number,
         label=np.array([row.label if row else UNLABELLED for row in joined], np.int64),
         kind=np.array([row.kind if row else "" for row in joined], np.str_),
-        group=_groups_of(joined),
+        group=groups_of(joined),
         data_set=data_set,
         data_sets=tuple(path.stem if path.is_file() else path.name for path in data),
     )
@@ -263,16 +263,17 @@ class _Label:
     group: int
 
 
-def _groups_of(labels: Sequence[_Label | None]) -> NDArray[np.int64]:
+def groups_of(labels: Sequence[_Label | None]) -> NDArray[np.int64]:
     """Group of each event; those without one get a negative number of their own."""
     groups = [-1 if label is None else label.group for label in labels]
     alone = -1 - np.arange(len(groups))
     return np.where(np.array(groups, np.int64) >= 0, groups, alone)
 
 
-def _read_labels(
+def read_labels(
     paths: Sequence[Path], classes: Sequence[str], group_column: str
 ) -> dict[tuple[int, int], _Label]:
+    """Labels by run and event number, from tables; an event has one label in all of them."""
     table: dict[tuple[int, int], _Label] = {}
     for path in paths:
         try:

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from attpc_export import __version__
-from attpc_export.data import UNLABELLED, _groups_of, _read_labels, hash_files
+from attpc_export.data import UNLABELLED, groups_of, hash_files, read_labels
 from attpc_export.head import Head, fit_head, temperature_of
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.heads import write_head
@@ -113,7 +113,7 @@ def refit_head(
     if inverse_regularisation <= 0:
         raise UsageError(f"inverse regularisation {inverse_regularisation:g}: must be positive")
     events = load_latents(folders)
-    table = _read_labels(labels, events.classes, group_column)
+    table = read_labels(labels, events.classes, group_column)
     keys = zip(events.run.tolist(), events.event.tolist(), strict=True)
     joined = [table.get(key) for key in keys]
     all_labels = np.array([row.label if row else UNLABELLED for row in joined], np.int64)
@@ -125,7 +125,7 @@ def refit_head(
             f" {len(present)} classes; a head needs events of two classes or more"
         )
     names = [events.classes[index] for index in present]
-    latent, group = events.latent[rows], _groups_of(joined)[rows]
+    latent, group = events.latent[rows], groups_of(joined)[rows]
     logits, folds = _cross_validate(latent, label, group, names, inverse_regularisation)
     head = fit_head(latent, label, inverse_regularisation)
     temperature = temperature_of(logits, label)
