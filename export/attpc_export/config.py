@@ -163,6 +163,12 @@ class FitSettings:
         Fraction of latent entries that the training head does not see.
     average_decay : float
         The weights that are kept are a running average; each step keeps this share of it.
+    teacher : str
+        Name of a bundle that ships, or path of an ONNX file, whose scores are learned besides the
+        labels (distillation; Hinton et al., arXiv 1503.02531); empty: none.
+    teacher_share : float
+        The teacher's share in what an event with a label is to be scored as. Events without one
+        are learned from the teacher alone.
     """
 
     epochs: int = 50
@@ -178,6 +184,8 @@ class FitSettings:
     label_smoothing: float = 0.02
     dropout: float = 0.2
     average_decay: float = 0.99
+    teacher: str = ""
+    teacher_share: float = 0.5
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.patience, self.batch_size) < 1:
@@ -186,6 +194,8 @@ class FitSettings:
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name):g} is not in [0, 1)")
+        if not 0 < self.teacher_share <= 1:
+            raise ValueError(f"teacher_share: {self.teacher_share:g} is not in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True)

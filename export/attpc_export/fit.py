@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from attpc_export.config import FitSettings
-from attpc_export.data import UNLABELLED
 from attpc_export.model import LatentModel
 from attpc_filter.errors import UsageError
 from attpc_filter.staging import Staging
@@ -29,8 +28,8 @@ PICTURE_NAME = "curves.png"
 
 #: What :meth:`LatentModel.loss` takes: projections and, if it has a frozen part, what that gives.
 Inputs = tuple[NDArray[np.float32], ...]
-#: Inputs and labels of an epoch, by the epoch's number.
-Draw = Callable[[int], tuple[Inputs, NDArray[np.int64]]]
+#: Inputs of an epoch and what its events are to be scored as, by the epoch's number.
+Draw = Callable[[int], tuple[Inputs, NDArray[np.float32]]]
 
 _BATCH_WITHOUT_GRADIENT = 256
 _AVERAGE_WARM_UP = 10  # steps after which the running average is slow enough to be one
@@ -56,37 +55,40 @@ class Trainee(nn.Module):
         self.head = nn.Linear(model.latent_size, n_classes)
         self.settings = settings
 
-    def loss(self, inputs: tuple[Tensor, ...], label: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, inputs: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of a batch, and the logits of its events.
 
         Parameters
         ----------
         inputs : tuple of Tensor, the first axis of each n_events long
             What :meth:`LatentModel.loss` takes.
-        label : Tensor of int64, shape (n_events,)
-            Classes; events without one count for the model's own loss only.
+        target : Tensor, shape (n_events, n_classes)
+            What they are to be scored as; events with a row of zeros count for the model's own
+            loss only.
         """
         own_loss, latent = self.model.loss(*inputs)
         weight = self.settings.label_weight
         if self.training:  # the encoder gets a share of the gradient, the training head all of it
             latent, weight = weight * latent + (1.0 - weight) * latent.detach(), 1.0
         logits = self.head(self.dropout(latent))
-        cross_entropy = F.cross_entropy(
-            logits,
-            label,
-            ignore_index=UNLABELLED,
-            label_smoothing=self.settings.label_smoothing if self.training else 0.0,
-            reduction="sum",
-        )
-        n_labelled = (label != UNLABELLED).sum().clamp(min=1)
-        total = self.settings.reconstruction_weight * own_loss + weight * cross_entropy / n_labelled
+        share = self.settings.label_smoothing if self.training else 0.0
+        smooth = (1.0 - share) * target + share * target.mean(1, keepdim=True)
+        cross_entropy = -(smooth * F.log_softmax(logits, 1)).sum()
+        n_events = target.sum().clamp(min=1.0)
+        total = self.settings.reconstruction_weight * own_loss + weight * cross_entropy / n_events
         return total, logits
+
+
+def targets_of(label: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """What events are to be scored as by their labels: 1 for the class; zeros without a label."""
+    found: NDArray[np.float32] = np.equal.outer(label, np.arange(n_classes)).astype(np.float32)
+    return found
 
 
 def fit(
     trainee: Trainee,
     draw: Draw,
-    validation: tuple[Inputs, NDArray[np.int64]],
+    validation: tuple[Inputs, NDArray[np.float32]],
     seed: int,
     device: torch.device,
     folder: Path,
@@ -101,9 +103,9 @@ def fit(
     trainee : Trainee
         On ``device``.
     draw : callable
-        Gives the inputs and labels of an epoch.
+        Gives the inputs of an epoch and what they are to be scored as.
     validation : tuple
-        Inputs and labels that decide which weights are the best.
+        The same of the events that decide which weights are the best.
     seed : int
         Seed of what is random besides ``draw``.
     device : torch.device
@@ -211,7 +213,7 @@ class _Loop:
         self.best_loss = math.inf
         self.curves: list[dict[str, float]] = []
 
-    def run_epoch(self, epoch: int, inputs: Inputs, label: NDArray[np.int64]) -> float:
+    def run_epoch(self, epoch: int, inputs: Inputs, target: NDArray[np.float32]) -> float:
         """Take one step a batch; return the mean loss."""
         self.trainee.eval()
         if self.trainee.model.start_epoch(epoch, inputs, self.device):
@@ -220,8 +222,8 @@ class _Loop:
             self.average = {k: v.detach().clone() for k, v in self.trainee.state_dict().items()}
         self.trainee.train()
         # parts of nearly equal size: a last batch of one event has no variance to normalise with
-        n_batches = math.ceil(len(label) / self.settings.batch_size)
-        order = torch.randperm(len(label)).numpy()
+        n_batches = math.ceil(len(target) / self.settings.batch_size)
+        order = torch.randperm(len(target)).numpy()
         total = 0.0
         # disable=None: a bar on a terminal, nothing elsewhere
         bar = tqdm(
@@ -231,31 +233,31 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.settings.epochs * n_batches, self.settings)
             self.optimizer.zero_grad(set_to_none=True)
-            loss, _ = self.trainee.loss(*self._batch(inputs, label, rows))
+            loss, _ = self.trainee.loss(*self._batch(inputs, target, rows))
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self._update_average(step)
             total += loss.item() * len(rows)
-        return total / len(label)
+        return total / len(target)
 
-    def validate(self, inputs: Inputs, label: NDArray[np.int64]) -> tuple[float, float]:
+    def validate(self, inputs: Inputs, target: NDArray[np.float32]) -> tuple[float, float]:
         """Loss and macro f1 of the averaged weights."""
         trained = {k: v.clone() for k, v in self.trainee.state_dict().items()}
         self.trainee.load_state_dict(self.average)
         self.trainee.eval()
         total, logits = 0.0, []
         with torch.no_grad():
-            for start in range(0, len(label), _BATCH_WITHOUT_GRADIENT):
+            for start in range(0, len(target), _BATCH_WITHOUT_GRADIENT):
                 rows = slice(start, start + _BATCH_WITHOUT_GRADIENT)
-                batch, target = self._batch(inputs, label, rows)
-                loss, batch_logits = self.trainee.loss(batch, target)
-                total += loss.item() * len(target)
+                batch, wanted = self._batch(inputs, target, rows)
+                loss, batch_logits = self.trainee.loss(batch, wanted)
+                total += loss.item() * len(wanted)
                 logits.append(batch_logits.cpu().numpy())
         self.trainee.load_state_dict(trained)
-        labelled = label != UNLABELLED
-        found = np.concatenate(logits).argmax(axis=1)
+        labelled = target.any(axis=1)
+        found, label = np.concatenate(logits).argmax(axis=1), target.argmax(axis=1)
         macro_f1 = f1_score(label[labelled], found[labelled], average="macro", zero_division=0.0)
-        return total / len(label), float(macro_f1)
+        return total / len(target), float(macro_f1)
 
     def save(self, folder: Path, validation_loss: float) -> None:
         """Write the checkpoint and the curves, and the averaged weights if they are the best."""
@@ -288,10 +290,10 @@ class _Loop:
         self.curves = state["curves"]
 
     def _batch(
-        self, inputs: Inputs, label: NDArray[np.int64], rows: slice | NDArray[np.int64]
+        self, inputs: Inputs, target: NDArray[np.float32], rows: slice | NDArray[np.int64]
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         batch = tuple(torch.from_numpy(part[rows]).to(self.device) for part in inputs)
-        return batch, torch.from_numpy(label[rows]).to(self.device)
+        return batch, torch.from_numpy(target[rows]).to(self.device)
 
     def _update_average(self, step: int) -> None:
         keep = min(self.settings.average_decay, (1 + step) / (_AVERAGE_WARM_UP + step))

@@ -37,11 +37,20 @@ from attpc_export.data import (
     split_events,
     take_events,
 )
-from attpc_export.fit import BEST_NAME, CHECKPOINT_NAME, Inputs, Trainee, apply_in_batches, fit
+from attpc_export.fit import (
+    BEST_NAME,
+    CHECKPOINT_NAME,
+    Inputs,
+    Trainee,
+    apply_in_batches,
+    fit,
+    targets_of,
+)
 from attpc_export.head import Head, ScoringModel, calibrate, fit_head, save_head, weigh_classes
 from attpc_export.metrics import judge, tag_scores
 from attpc_export.model import LatentModel
 from attpc_export.registry import build_model
+from attpc_export.teacher import Teacher, load_teacher
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import clean_hits
 from attpc_filter.rebuild.point_set import gather_points
@@ -79,16 +88,28 @@ class _Material:
     pools: Pools
     projection: ProjectionSettings
     features: NDArray[np.float32] | None  # of all events, by the model's frozen part
+    teacher: Teacher | None
 
     def draw(self, epoch: int) -> tuple[Inputs, NDArray[np.int64]]:
         """Inputs and labels of an epoch; the same epoch always gives the same ones."""
+        inputs, label, _ = self._draw(epoch)
+        return inputs, label
+
+    def lesson(self, epoch: int) -> tuple[Inputs, NDArray[np.float32]]:
+        """Inputs of an epoch, and what its events are to be scored as."""
+        inputs, label, hits = self._draw(epoch)
+        targets = targets_of(label, len(self.config.classes))
+        return inputs, targets if self.teacher is None else self.teacher.amend(targets, hits)
+
+    def _draw(self, epoch: int) -> tuple[Inputs, NDArray[np.int64], Hits]:
         if not self.config.augment.vary:
-            return self.inputs(self.train), self.events.label[self.train]
+            hits = take_events(self.events.hits, self.train)
+            return self.inputs(self.train), self.events.label[self.train], hits
         rng = np.random.default_rng((self.config.seed, epoch))
         hits, label = augment(
             self.events, self.train, self.pools, self.config.augment, self.projection, rng
         )
-        return self._inputs_of(hits), label
+        return self._inputs_of(hits), label, hits
 
     def inputs(self, rows: NDArray[np.int64]) -> Inputs:
         """What the model reads of events as they are, and what its frozen part gives for them."""
@@ -142,7 +163,8 @@ def train(
     torch_device = choose_device(device)
     files = hash_files([file for path in data for file in run_files(path)] + list(labels))
     _check_folder(out, config, fingerprint(files), resume)
-    material = _gather(config, data, labels)
+    teacher = load_teacher(config) if config.fit.teacher else None
+    material = replace(_gather(config, data, labels), teacher=teacher)
     torch.manual_seed(config.seed)
     model = build_model(config.model, material.projection.shape)
     material = replace(material, features=_features(model, material, torch_device, cache or out))
@@ -152,7 +174,8 @@ def train(
     inputs = material.inputs(material.validation)
     label = material.events.label[material.validation]
     if any(parameter.requires_grad for parameter in model.parameters()):
-        fit(trainee, material.draw, (inputs, label), config.seed, torch_device, out)
+        validation = (inputs, targets_of(label, len(config.classes)))
+        fit(trainee, material.lesson, validation, config.seed, torch_device, out)
     else:
         with Staging() as staging:
             torch.save(trainee.state_dict(), staging.path(out / BEST_NAME))
@@ -275,7 +298,7 @@ def _gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> _Ma
     scale = measure_scale(events.hits, config.projection.with_scale(1.0))
     pools = make_pools(events, rows, config.augment, config.class_names)
     projection = config.projection.with_scale(scale)
-    return _Material(config, events, rows, kept_rows, pools, projection, None)
+    return _Material(config, events, rows, kept_rows, pools, projection, None, None)
 
 
 def _features(
@@ -304,6 +327,7 @@ def _write_origin(out: Path, material: _Material, files: list[DataFile]) -> None
             "fingerprint": fingerprint(files),
             "files": [asdict(file) for file in files],
             "scale": material.projection.scale,
+            "teacher_sha256": material.teacher.sha256 if material.teacher else None,
             "events": len(label),
             "events_training": len(material.train),
             "events_validation": len(material.validation),
