@@ -31,8 +31,11 @@ class Config:
     model: str = _option(
         "default", "bundle that ships, or path of an ONNX file", metavar="NAME|FILE"
     )
-    device: Literal["auto", "cpu", "cuda"] = _option(
-        "auto", "where the model runs; cuda insists, auto takes CUDA where there is one"
+    device: str = _option(
+        "auto",
+        "where the model runs: cpu; cuda, which insists; cuda:1 for a certain GPU; auto takes CUDA"
+        " where there is one",
+        metavar="DEVICE",
     )
     streams: Literal["link", "copy", "none"] = _option(
         "link",

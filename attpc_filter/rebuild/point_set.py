@@ -43,7 +43,10 @@ class PointSetSettings:
 
 
 def gather_points(
-    hits: Hits, settings: PointSetSettings, events: NDArray[np.int64] | None = None
+    hits: Hits,
+    settings: PointSetSettings,
+    events: NDArray[np.int64] | None = None,
+    room: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Gather the hits of a batch of events, or of some of them, into point sets.
 
@@ -60,6 +63,8 @@ def gather_points(
         Number of rows and ranges.
     events : ndarray of int64, optional
         Indices in the batch of the events to gather; all if left out.
+    room : ndarray of float32, optional
+        Where to put the points, in its first rows; new memory if left out or too small.
 
     Returns
     -------
@@ -69,7 +74,9 @@ def gather_points(
     starts, stops = hits.offsets[:-1], hits.offsets[1:]
     if events is not None:
         starts, stops = starts[events], stops[events]
-    points = np.empty((len(starts), *settings.shape), np.float32)
+    points = None if room is None or len(room) < len(starts) else room[: len(starts)]
+    if points is None:
+        points = np.empty((len(starts), *settings.shape), np.float32)
     kernels.gather_points(
         starts,
         stops,

@@ -55,7 +55,10 @@ class ProjectionSettings:
 
 
 def project(
-    hits: Hits, settings: ProjectionSettings, events: NDArray[np.int64] | None = None
+    hits: Hits,
+    settings: ProjectionSettings,
+    events: NDArray[np.int64] | None = None,
+    room: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Project the hits of a batch of events, or of some of them.
 
@@ -71,6 +74,8 @@ def project(
         Views, size, ranges and scale.
     events : ndarray of int64, optional
         Indices in the batch of the events to project; all if left out.
+    room : ndarray of float32, optional
+        Where to put the images, in its first rows; new memory if left out or too small.
 
     Returns
     -------
@@ -80,7 +85,9 @@ def project(
     starts, stops = hits.offsets[:-1], hits.offsets[1:]
     if events is not None:
         starts, stops = starts[events], stops[events]
-    images = np.empty((len(starts), *settings.shape), np.float32)
+    images = None if room is None or len(room) < len(starts) else room[: len(starts)]
+    if images is None:
+        images = np.empty((len(starts), *settings.shape), np.float32)
     axes = np.array([[AXES.index(axis) for axis in view] for view in settings.views], np.int64)
     low = np.array(
         [-settings.radius_mm, -settings.radius_mm, settings.z_low_mm, 0.0, -np.pi], np.float32

@@ -112,7 +112,10 @@ class Contract:
         return max(part.radius_mm for part in (self.projection, self.points) if part is not None)
 
     def make_inputs(
-        self, hits: Hits, events: NDArray[np.int64] | None = None
+        self,
+        hits: Hits,
+        events: NDArray[np.int64] | None = None,
+        room: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Make what the graph reads from the hits of a batch of events, or of some of them.
 
@@ -122,6 +125,8 @@ class Contract:
             The batch.
         events : ndarray of int64, optional
             Indices in the batch of the events that are wanted; all if left out.
+        room : mapping of str to ndarray of float32, optional
+            Where to put what is made, in the first rows; new memory if left out or too small.
 
         Returns
         -------
@@ -129,11 +134,12 @@ class Contract:
             A row an event, by the name of the graph's input.
         """
         inputs = {}
+        room = room or {}
         hits = clean_hits(hits, self.clean)
         if self.projection is not None:
-            inputs["projection"] = project(hits, self.projection, events)
+            inputs["projection"] = project(hits, self.projection, events, room.get("projection"))
         if self.points is not None:
-            inputs["points"] = gather_points(hits, self.points, events)
+            inputs["points"] = gather_points(hits, self.points, events, room.get("points"))
         return inputs
 
     def to_json(self) -> str:

@@ -1,9 +1,10 @@
 """Projections and point sets to scores: the ONNX Runtime session that runs a bundle."""
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,20 +15,39 @@ from attpc_filter.score.bundle import Bundle
 
 _CUDA = "CUDAExecutionProvider"
 
-Device = Literal["auto", "cpu", "cuda"]
+#: What a graph reads, by the name of its input.
+Inputs = Mapping[str, NDArray[Any]]
+
+
+def gpu_number(device: str) -> int | None:
+    """Number of the GPU that a device names, 0 where it names none; None for the CPU.
+
+    Raises
+    ------
+    UsageError
+        If it is none of ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+    """
+    if device == "cpu":
+        return None
+    if not (found := re.fullmatch(r"auto|cuda(?::(\d+))?", device)):
+        raise UsageError(f"device: {device!r} is none of auto, cpu, cuda, cuda:N")
+    return int(found[1] or 0)
 
 
 class Scorer:
     """Runs a bundle's graph on batches of one fixed shape.
 
-    One fixed shape, because CUDA searches its convolutions anew for every other one.
+    One fixed shape, because CUDA searches its convolutions anew for every other one. A thread that
+    scores has room of its own for a batch, bound to the graph's inputs once: on the CPU the graph
+    reads it where it lies; on a GPU it is copied there while the GPU is busy with another thread's
+    batch.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
-    device : {"auto", "cpu", "cuda"}
-        ``cuda`` insists, ``auto`` takes CUDA where there is one.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``cuda`` insists (on GPU ``N``, or the first), ``auto`` takes CUDA where there is one.
     threads : int
         Threads of the CPU provider for a batch; several threads may score at a time.
     batch_size : int
@@ -36,7 +56,7 @@ class Scorer:
     Attributes
     ----------
     device : str
-        What the session got: ``cpu`` or ``cuda``.
+        What the session got: ``cpu``, ``cuda`` or ``cuda:N``.
     latent_size : int
         Numbers of a latent; 0 if the graph does not declare it.
 
@@ -47,9 +67,10 @@ class Scorer:
     """
 
     def __init__(
-        self, bundle: Bundle, device: Device = "auto", threads: int = 1, batch_size: int = 64
+        self, bundle: Bundle, device: str = "auto", threads: int = 1, batch_size: int = 64
     ) -> None:
-        wants_cuda = device != "cpu" and _CUDA in onnxruntime.get_available_providers()
+        gpu = gpu_number(device)
+        wants_cuda = gpu is not None and _CUDA in onnxruntime.get_available_providers()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -60,27 +81,48 @@ class Scorer:
         if wants_cuda:
             if hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()
-            # takes what it needs and no more, so that several processes can share a GPU
-            providers.insert(0, (_CUDA, {"arena_extend_strategy": "kSameAsRequested"}))
+            settings = {
+                "device_id": str(gpu),
+                # takes what it needs and no more, so that several processes can share a GPU
+                "arena_extend_strategy": "kSameAsRequested",
+                # TF32 keeps 10 bits of a number: too few for ADC samples, and scores would differ
+                "use_tf32": "0",
+            }
+            providers.insert(0, (_CUDA, settings))
         self._session = onnxruntime.InferenceSession(bundle.graph, options, providers=providers)
         # asked for CUDA in vain, ONNX Runtime falls back to the CPU without an exception
         got_cuda = _CUDA in self._session.get_providers()
-        if device == "cuda" and not got_cuda:
+        if device not in ("auto", "cpu") and not got_cuda:
             raise UsageError(
-                "--device cuda: ONNX Runtime got no CUDA session; install attpc-filter[gpu] without"
-                " onnxruntime beside it and check the driver with nvidia-smi, or take --device cpu"
+                f"--device {device}: ONNX Runtime got no CUDA session; install attpc-filter[gpu]"
+                " without onnxruntime beside it and check the driver with nvidia-smi, or take"
+                " --device cpu"
             )
-        self.device = "cuda" if got_cuda else "cpu"
+        self.device = ("cuda" if device == "auto" else device) if got_cuda else "cpu"
         self.batch_size = batch_size
         (of_latent,) = (o.shape for o in self._session.get_outputs() if o.name == "latent")
         self._n_classes = len(bundle.contract.classes)
         self.latent_size = of_latent[1] if isinstance(of_latent[1], int) else 0
         self._shapes = bundle.contract.input_shapes
-        self._padded = threading.local()
-        # one session a GPU, and one thread at a time that uses it
+        self._gpu = gpu if got_cuda else None
+        self._own = threading.local()
+        # one session a GPU, and one thread at a time that has it compute
         self._turn: AbstractContextManager[Any] = threading.Lock() if got_cuda else nullcontext()
 
-    def score(self, inputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    def room(self) -> dict[str, NDArray[np.float32]]:
+        """Room for what the graph reads of a batch, the calling thread's own.
+
+        What is made here (:meth:`Contract.make_inputs`) need not be copied to be scored; the next
+        :meth:`run` of the thread overwrites it.
+
+        Returns
+        -------
+        dict of str to ndarray of float32
+            By the name of the graph's input, ``batch_size`` rows.
+        """
+        return self._slot().room
+
+    def score(self, inputs: Inputs) -> NDArray[np.float32]:
         """Score a batch of events.
 
         Parameters
@@ -95,9 +137,7 @@ class Scorer:
         """
         return self.run(inputs, ["scores"])["scores"]
 
-    def run(
-        self, inputs: Mapping[str, NDArray[np.float32]], names: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Inputs, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Have more of what the graph gives for a batch of events.
 
         Parameters
@@ -116,28 +156,86 @@ class Scorer:
         n_events = len(next(iter(inputs.values())))
         shapes = {"scores": (self._n_classes,), "latent": (self.latent_size,), "novelty": ()}
         outputs = {name: np.empty((n_events, *shapes[name]), np.float32) for name in names}
+        slot = self._slot()
         for start in range(0, n_events, self.batch_size):
             n_rows = min(self.batch_size, n_events - start)
-            part = {name: rows[start : start + n_rows] for name, rows in inputs.items()}
-            if n_rows < self.batch_size:
-                part = self._pad(part, n_rows)
-            with self._turn:
-                results = self._session.run(names, part)
-            for output, result in zip(outputs.values(), results, strict=True):
-                output[start : start + n_rows] = result[:n_rows]
+            for name, room in slot.room.items():
+                rows = inputs[name][start : start + n_rows]
+                if rows.ctypes.data != room.ctypes.data:
+                    room[:n_rows] = rows
+                room[n_rows:] = 0.0
+            found = self._run_bound(slot)
+            for name, output in outputs.items():
+                output[start : start + n_rows] = found[name][:n_rows]
         return outputs
 
-    def _pad(
-        self, part: Mapping[str, NDArray[np.float32]], n_rows: int
-    ) -> dict[str, NDArray[np.float32]]:
-        """Fill up a batch with events of zeros, in room that is the thread's own."""
-        if not hasattr(self._padded, "inputs"):
-            self._padded.inputs = {
-                name: np.zeros((self.batch_size, *shape), np.float32)
-                for name, shape in self._shapes.items()
-            }
-        padded: dict[str, NDArray[np.float32]] = self._padded.inputs
-        for name, rows in padded.items():
-            rows[:n_rows] = part[name]
-            rows[n_rows:] = 0.0
-        return padded
+    def _run_bound(self, slot: "_Slot") -> dict[str, NDArray[Any]]:
+        """Run the graph on what a thread's room holds: all outputs, a row an event of the batch."""
+        slot.send()
+        with self._turn:
+            self._session.run_with_iobinding(slot.binding)
+        return dict(zip(slot.outputs, slot.binding.copy_outputs_to_cpu(), strict=True))
+
+    def _slot(self) -> "_Slot":
+        if not hasattr(self._own, "slot"):
+            shapes = {name: (self.batch_size, *shape) for name, shape in self._shapes.items()}
+            self._own.slot = _Slot(self._session, shapes, self._gpu)
+        slot: _Slot = self._own.slot
+        return slot
+
+
+class _Slot:
+    """Room for a batch, bound to a session's inputs; one thread's own.
+
+    Attributes
+    ----------
+    room : dict of str to ndarray
+        What the graph reads, in this machine's memory.
+    binding : onnxruntime.IOBinding
+        Binds the room, or its copy on the GPU, to the inputs, and this machine's memory to the
+        outputs.
+    outputs : list of str
+        Names of the outputs, in the order of the binding.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        shapes: Mapping[str, tuple[int, ...]],
+        gpu: int | None,
+    ) -> None:
+        self.room = {name: _make_room(shape, gpu) for name, shape in shapes.items()}
+        self.outputs = [output.name for output in session.get_outputs()]
+        self.binding = session.io_binding()
+        self._on_gpu: dict[str, Any] = {}
+        for name, room in self.room.items():
+            if gpu is None:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(room)
+            else:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(room, "cuda", gpu)
+                self._on_gpu[name] = value
+            self.binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            self.binding.bind_output(name)
+
+    def send(self) -> None:
+        """Copy the room to the GPU, if there is one; done when it returns."""
+        for name, value in self._on_gpu.items():
+            value.update_inplace(self.room[name])
+
+
+def _make_room(shape: tuple[int, ...], gpu: int | None) -> NDArray[np.float32]:
+    """Room for an input; page-locked where ONNX Runtime has that for the GPU: copies are faster."""
+    if gpu is not None and hasattr(onnxruntime, "get_ep_devices"):
+        kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
+        for device in onnxruntime.get_ep_devices():
+            memory = device.memory_info(kind) if device.ep_name == _CUDA else None
+            if memory is not None and memory.device_id == gpu:
+                with suppress(RuntimeError):  # it lists memory that it has no allocator for
+                    value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                        shape, np.float32, memory_info=memory
+                    )
+                    room: NDArray[np.float32] = value.numpy()  # a view
+                    room[:] = 0.0
+                    return room
+    return np.zeros(shape, np.float32)

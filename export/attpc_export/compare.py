@@ -26,7 +26,6 @@ from attpc_export.onnx import load_run
 from attpc_export.train import CONFIG_NAME, SCORES_NAME, score, train
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings
-from attpc_filter.score.scorer import Device
 from attpc_filter.staging import Staging, write_json
 
 JUDGEMENT_NAME = "test.json"
@@ -145,7 +144,7 @@ def compare(
     out: Path,
     tables: Path,
     weights: Path | None = None,
-    device: Device = "auto",
+    device: str = "auto",
     only: Sequence[str] = (),
 ) -> None:
     """Train and judge what a plan asks for; what is there already is not done again.
@@ -250,7 +249,7 @@ def _configure(
 
 
 def _train_and_judge(
-    plan: Plan, cell: Cell, config: Config, data: Path, folder: Path, cache: Path, device: Device
+    plan: Plan, cell: Cell, config: Config, data: Path, folder: Path, cache: Path, device: str
 ) -> None:
     level = plan.level(cell.level)
     started = time.process_time()

@@ -18,7 +18,7 @@ from attpc_export.metrics import (
 )
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import Bundle, load_bundle
-from attpc_filter.score.scorer import Device, Scorer
+from attpc_filter.score.scorer import Scorer
 from attpc_filter.staging import Staging
 
 #: Efficiency at which purities are reported.
@@ -53,7 +53,7 @@ class Result:
 
 
 def evaluate(
-    models: Sequence[str], data: Sequence[Path], labels: Sequence[Path], device: Device = "auto"
+    models: Sequence[str], data: Sequence[Path], labels: Sequence[Path], device: str = "auto"
 ) -> list[Result]:
     """Judge bundles on labelled runs.
 
@@ -143,7 +143,7 @@ def _rows_of(result: Result) -> list[tuple[str, str, str]]:
 
 
 def _evaluate_bundle(
-    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: Device
+    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: str
 ) -> list[Result]:
     contract = bundle.contract
     names = [event_class.name for event_class in contract.classes]

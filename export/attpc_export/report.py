@@ -22,7 +22,7 @@ from attpc_export.data import Events, load_events, take_events
 from attpc_export.evaluate import describe, evaluate
 from attpc_export.latent_worth import few_label_f1, fold_f1
 from attpc_filter.score.bundle import Bundle, load_bundle
-from attpc_filter.score.scorer import Device, Scorer
+from attpc_filter.score.scorer import Scorer
 from attpc_filter.staging import Staging
 
 PAGE_NAME = "report.html"
@@ -50,7 +50,7 @@ def write_report(
     data: Sequence[Path],
     labels: Sequence[Path],
     out: Path,
-    device: Device = "auto",
+    device: str = "auto",
 ) -> Path:
     """Write ``report.html``, ``folds.csv``, ``few_labels.csv`` and ``purity.csv``.
 
@@ -138,7 +138,7 @@ def purity_curve(
 
 
 def _run(
-    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: Device
+    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: str
 ) -> Iterable[_DataSet]:
     contract = bundle.contract
     classes = [event_class.name for event_class in contract.classes]

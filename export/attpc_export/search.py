@@ -20,7 +20,6 @@ from attpc_export.latent import LatentSettings
 from attpc_export.layers import Activation, ConvolutionSettings
 from attpc_export.train import SCORES_NAME, train
 from attpc_filter.errors import UsageError
-from attpc_filter.score.scorer import Device
 from attpc_filter.staging import Staging
 
 STUDY_NAME = "search.journal"
@@ -36,7 +35,7 @@ def search(
     out: Path,
     n_trials: int,
     sampler: Sampler = "tpe",
-    device: Device = "auto",
+    device: str = "auto",
     cache: Path | None = None,
 ) -> dict[str, Any]:
     """Train with settings that Optuna proposes; more trials in the same folder go on from there.

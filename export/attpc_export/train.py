@@ -56,7 +56,6 @@ from attpc_filter.rebuild.clean import clean_hits
 from attpc_filter.rebuild.point_set import gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.records import Hits
-from attpc_filter.score.scorer import Device
 from attpc_filter.staging import Staging, write_json
 
 CONFIG_NAME = "config.yaml"
@@ -131,7 +130,7 @@ def train(
     data: Sequence[Path],
     labels: Sequence[Path],
     out: Path,
-    device: Device = "auto",
+    device: str = "auto",
     resume: bool = False,
     cache: Path | None = None,
 ) -> None:
@@ -197,7 +196,7 @@ def train(
     _write_reference(out / REFERENCE_NAME, scoring, tuple(part[:_N_REFERENCE] for part in reads))
 
 
-def choose_device(device: Device) -> torch.device:
+def choose_device(device: str) -> torch.device:
     """Turn the option into a device.
 
     Raises

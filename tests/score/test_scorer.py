@@ -1,6 +1,8 @@
 """The scorer: one fixed batch shape inside, any number of events outside."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +75,9 @@ def test_what_the_graph_makes_of_one_event_is_not_seen_by_the_next(tmp_path: Pat
 )
 def test_without_cuda(counter_model: Path) -> None:
     bundle = load_bundle(str(counter_model))
-    with pytest.raises(UsageError, match="--device cpu"):
-        Scorer(bundle, "cuda")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(UsageError, match="--device cpu"):
+            Scorer(bundle, device)
     assert Scorer(bundle, "auto").device == "cpu"
 
 
@@ -89,3 +92,28 @@ def test_with_cuda(counter_model: Path) -> None:
     assert scorer.device == "cuda"
     on_cpu = Scorer(bundle, "cpu").score(images_with(counts))
     np.testing.assert_allclose(scorer.score(images_with(counts)), on_cpu, atol=1e-4)
+
+
+def test_threads_that_score_at_a_time_do_not_see_one_anothers_events(counter_model: Path) -> None:
+    """Each makes its inputs in room of its own, twice, with fewer events the second time."""
+    scorer = Scorer(load_bundle(str(counter_model)), "cpu", batch_size=8)
+    together = threading.Barrier(4)
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        together.wait()
+        for n_events in [8, 3, 8, 1] * 5:
+            counts = rng.integers(0, 80, n_events).tolist()
+            room = scorer.room()["projection"]
+            room[:n_events] = images_with(counts)["projection"]
+            found = scorer.run({"projection": room[:n_events]}, ["latent"])["latent"]
+            assert found[:, 0].tolist() == counts
+
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(work, range(4)))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CUDA", ""])
+def test_a_device_that_is_none(device: str, counter_model: Path) -> None:
+    with pytest.raises(UsageError, match="none of auto, cpu, cuda, cuda:N"):
+        Scorer(load_bundle(str(counter_model)), device)
