@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
     commands["novelty"] = _novelty
-    commands |= {"compare": _compare, "report": _report, "search": _search}
+    commands |= {"compare": _compare, "report": _report, "search": _search, "half": _half}
     try:
         commands[options.command](options)
     except AttpcFilterError as error:
@@ -126,6 +126,19 @@ def _parser() -> argparse.ArgumentParser:
         help="of the events kept back from training that may be called unlike (default: 0.005)",
     )
 
+    half = commands.add_parser(
+        "half", help="make a bundle's convolutions and products float16, if its tags stay the same"
+    )
+    half.add_argument("bundle", help="path of the ONNX file, or name of a bundle that ships")
+    _add_runs(half)
+    half.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    half.add_argument(
+        "--most",
+        type=float,
+        default=0.001,
+        help="share of the events whose tag may differ (default: 0.001)",
+    )
+
     head = commands.add_parser(
         "head", help="fit a new head on stored latents, for attpc-filter retag --head"
     )
@@ -151,6 +164,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
+    _add_runs(parser)
+    _add_labels(parser)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
@@ -159,7 +177,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="RUN|FOLDER",
         help="run files and folders of run files, of any format that attpc-filter reads",
     )
-    _add_labels(parser)
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
@@ -253,6 +270,14 @@ def _novelty(options: argparse.Namespace) -> None:
 
     add_novelty(options.bundle, options.data, options.labels, options.out, options.share)
     print(f"bundle: {options.out}")
+
+
+def _half(options: argparse.Namespace) -> None:
+    from attpc_export.half import write_half
+
+    flips = write_half(options.bundle, options.data, options.out, options.most)
+    print(f"tags that differ: {flips.flipped} of {flips.events} events ({flips.share:.2%})")
+    print(f"bundle: {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
 
 def _report(options: argparse.Namespace) -> None:
