@@ -28,11 +28,17 @@ from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings
 from attpc_filter.staging import Staging, write_json
 
-JUDGEMENT_NAME = "test.json"
+COST_NAME = "cost.json"
 CSV_NAME = "accuracy.csv"
 TABLE_NAME = "accuracy.md"
 
 _FEW_LABELS = 100
+_AUC = "noise_auc_"
+_TITLES = {
+    "fold_f1": "five folds",
+    "few_label_f1": f"{_FEW_LABELS} labels",
+    "cpu_seconds": "CPU s",
+}
 _CPU = torch.device("cpu")
 
 
@@ -45,8 +51,9 @@ class Level:
     name : str
         Its name.
     train, test : tuple of str
-        Run files, and folders of them, below the folder of the data.
-    train_labels, test_labels : str
+        Run files, and folders of them, below the folder of the data. One without a test is only
+        trained on.
+    train_labels, test_labels : tuple of str
         Their tables of labels.
     clean : CleanSettings
         How its hits are cleaned.
@@ -54,9 +61,9 @@ class Level:
 
     name: str = ""
     train: tuple[str, ...] = ()
-    train_labels: str = ""
+    train_labels: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    test_labels: str = ""
+    test_labels: tuple[str, ...] = ()
     clean: CleanSettings = field(default_factory=CleanSettings)
 
 
@@ -69,23 +76,36 @@ class Cell:
     row : str
         Line of the table.
     level : str
-        Column of the table.
+        Column of the table: whose test it is judged on.
     preset : str
         Configuration, beside the plan or at a path relative to it.
+    trained_on : str
+        Another level that it is trained on; empty: its own. Cells of one preset that are trained on
+        the same level share the training.
     thesis : str
         The thesis' number for it, as text: macro f1, or accuracy / ARI of a clustering.
     seeds : tuple of int
         In place of the plan's; empty: the plan's.
     epochs : int
-        In place of the plan's; 0: the plan's [epochs].
+        At most so many; 0: as many as the preset says [epochs].
+    size : int
+        Side of the projections; 0: the preset's [pixels]. Of more layers than can halve it down to
+        2 pixels, the outermost are left out.
     """
 
     row: str = ""
     level: str = ""
     preset: str = ""
+    trained_on: str = ""
     thesis: str = ""
     seeds: tuple[int, ...] = ()
     epochs: int = 0
+    size: int = 0
+
+    @property
+    def source(self) -> str:
+        """Name of the level that it is trained on."""
+        return self.trained_on or self.level
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,31 +115,28 @@ class Plan:
     Attributes
     ----------
     levels : tuple of Level
-        The data sets.
+        The data sets; those with a test are the columns of the table.
     cells : tuple of Cell
         What is trained on which; in this order, one seed after the other.
     seeds : tuple of int
         Seeds of the split, the weights and all variation.
     group_column : str
         Column of the labels whose equal numbers are copies of one physics event.
-    epochs : int
-        At most so many, whatever the preset says; 0: the preset's [epochs].
-    size : int
-        Side of the projections of models without a backbone; 0: the preset's [pixels].
     """
 
     levels: tuple[Level, ...] = ()
     cells: tuple[Cell, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3)
     group_column: str = ""
-    epochs: int = 0
-    size: int = 0
 
     def __post_init__(self) -> None:
         names = [level.name for level in self.levels]
         for cell in self.cells:
-            if cell.level not in names:
-                raise ValueError(f"cells: {cell.row}: no level {cell.level!r}, there are {names}")
+            for name in (cell.level, cell.source):
+                if name not in names:
+                    raise ValueError(f"cells: {cell.row}: no level {name!r}, there are {names}")
+            if not self.level(cell.level).test:
+                raise ValueError(f"cells: {cell.row}: level {cell.level} has no test")
 
     def level(self, name: str) -> Level:
         """The level of that name."""
@@ -176,7 +193,7 @@ def compare(
             if turn >= len(seeds) or (only and cell.row not in only):
                 continue
             folder = run_folder(out, cell, seeds[turn])
-            if not (folder / JUDGEMENT_NAME).exists():
+            if not (folder / judgement_name(cell)).exists():
                 config = _configure(plan, cell, plan_path.parent, seeds[turn], weights, data)
                 _train_and_judge(plan, cell, config, data, folder, out / "features", device)
                 write_tables(plan, out, tables)
@@ -185,7 +202,12 @@ def compare(
 
 def run_folder(out: Path, cell: Cell, seed: int) -> Path:
     """Folder of one training."""
-    return out / f"{Path(cell.preset).stem}-{cell.level}-{seed}"
+    return out / f"{Path(cell.preset).stem}-{cell.source}-{seed}"
+
+
+def judgement_name(cell: Cell) -> str:
+    """Name of the file of a judgement in its run folder."""
+    return f"test-{cell.level}.json"
 
 
 def write_tables(plan: Plan, out: Path, tables: Path) -> None:
@@ -193,7 +215,7 @@ def write_tables(plan: Plan, out: Path, tables: Path) -> None:
     found = []
     for cell in plan.cells:
         for seed in cell.seeds or plan.seeds:
-            path = run_folder(out, cell, seed) / JUDGEMENT_NAME
+            path = run_folder(out, cell, seed) / judgement_name(cell)
             if path.exists():
                 entries = json.loads(path.read_text(encoding="utf-8"))
                 found.append((cell, {"row": cell.row, "level": cell.level, "seed": seed} | entries))
@@ -223,18 +245,21 @@ def _configure(
 ) -> Config:
     """The preset, fitted to the level: its cleaning, and only the classes that it has."""
     config = load_config(presets / cell.preset)
-    level = plan.level(cell.level)
-    with (data / level.train_labels).open(newline="", encoding="utf-8") as file:
-        labels = {row["label"] for row in csv.DictReader(file)}
+    level = plan.level(cell.source)
+    labels: set[str] = set()
+    for name in level.train_labels:
+        with (data / name).open(newline="", encoding="utf-8") as file:
+            labels |= {row["label"] for row in csv.DictReader(file)}
     classes = tuple(c for c in config.classes if c.name in labels)
     augment = config.augment
     if augment.pile_up_class not in [c.name for c in classes]:
         augment = replace(augment, pile_up_class="", pile_up=0.0)
-    fit, projection = config.fit, config.projection
-    if most := cell.epochs or plan.epochs:
-        fit = replace(fit, epochs=min(fit.epochs, most))
-    if plan.size and with_weights(config.model, Path("any.npz")) is config.model:
-        projection = replace(projection, size=plan.size)
+    fit, projection, model = config.fit, config.projection, config.model
+    if cell.epochs:
+        fit = replace(fit, epochs=min(fit.epochs, cell.epochs))
+    if cell.size:
+        projection = replace(projection, size=cell.size)
+        model = _fit_layers(model, cell.size)
     return replace(
         config,
         seed=seed,
@@ -243,33 +268,48 @@ def _configure(
         augment=augment,
         fit=fit,
         projection=projection,
-        model=with_weights(config.model, weights) if weights else config.model,
+        model=with_weights(model, weights) if weights else model,
         split=replace(config.split, group_column=plan.group_column),
     )
+
+
+def _fit_layers(model: Any, size: int) -> Any:
+    """Leave out the outermost layers that are too many for images of a size."""
+    if not hasattr(model, "convolutions"):
+        return model
+    most = max(1, size.bit_length() - 2)
+    kept = replace(
+        model.convolutions,
+        filters=model.convolutions.filters[-most:],
+        kernels=model.convolutions.kernels[-most:],
+    )
+    return replace(model, convolutions=kept)
 
 
 def _train_and_judge(
     plan: Plan, cell: Cell, config: Config, data: Path, folder: Path, cache: Path, device: str
 ) -> None:
-    level = plan.level(cell.level)
-    started = time.process_time()
+    source, level = plan.level(cell.source), plan.level(cell.level)
     if not (folder / SCORES_NAME).exists():
-        paths = [data / name for name in level.train]
-        labels = [data / level.train_labels]
+        paths = [data / name for name in source.train]
+        labels = [data / name for name in source.train_labels]
         resume = (folder / CHECKPOINT_NAME).exists() and (folder / CONFIG_NAME).exists()
+        started = time.process_time()
         train(config, paths, labels, folder, device, resume, cache)
-    seconds = time.process_time() - started
+        seconds = round(time.process_time() - started, 1)
+        write_json(folder / COST_NAME, {"cpu_seconds": seconds})
     test = load_events(
         [data / name for name in level.test],
-        [data / level.test_labels],
+        [data / name for name in level.test_labels],
         config.class_names,
         config.hits,
         config.detector,
     )
     judgement = judge_run(folder, test, cache)
     judgement["epochs"] = _count_epochs(folder)
-    judgement["cpu_seconds"] = round(seconds, 1)
-    write_json(folder / JUDGEMENT_NAME, judgement)
+    if (folder / COST_NAME).exists():
+        judgement |= json.loads((folder / COST_NAME).read_text(encoding="utf-8"))
+    write_json(folder / judgement_name(cell), judgement)
 
 
 def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
@@ -319,17 +359,18 @@ def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
         found["accuracy"] = round(cluster_accuracy(cluster, label), 5)
         found["ari"] = round(float(adjusted_rand_score(label, cluster)), 5)
         found["clusters_used"] = len(np.unique(cluster))
-    latent = torch.cat(apply_in_batches(scoring.model.encode, inputs, _CPU)).numpy()
-    folds = fold_f1(latent, label).mean(axis=1)
-    found["fold_f1"], found["fold_f1_spread"] = round(folds.mean(), 5), round(folds.std(), 5)
-    if len(label) >= 2 * _FEW_LABELS:
-        few = few_label_f1(latent, label, _FEW_LABELS)
-        found["few_label_f1"] = round(few.mean(), 5)
-        found["few_label_f1_spread"] = round(few.std(), 5)
-    if "noise" in names and type(scoring.model).reconstruct is not LatentModel.reconstruct:
-        unusual = anomaly_auc(
-            anomaly_scores(scoring.model, inputs, _CPU), label == names.index("noise")
-        )
+    if part is None or not isinstance(scoring.head, ClusterScores):
+        # of a frozen latent, the row with the regression says it
+        latent = torch.cat(apply_in_batches(scoring.model.encode, inputs, _CPU)).numpy()
+        folds = fold_f1(latent, np.searchsorted(present, label)).mean(axis=1)
+        found["fold_f1"], found["fold_f1_spread"] = round(folds.mean(), 5), round(folds.std(), 5)
+        if len(label) >= 2 * _FEW_LABELS:
+            few = few_label_f1(latent, np.searchsorted(present, label), _FEW_LABELS)
+            found["few_label_f1"] = round(few.mean(), 5)
+            found["few_label_f1_spread"] = round(few.std(), 5)
+    is_noise = label == names.index("noise") if "noise" in names else np.zeros(len(label), bool)
+    if is_noise.any() and type(scoring.model).reconstruct is not LatentModel.reconstruct:
+        unusual = anomaly_auc(anomaly_scores(scoring.model, inputs, _CPU), is_noise)
         found |= {f"noise_auc_{name}": round(auc, 5) for name, auc in unusual.items()}
     return found
 
@@ -341,24 +382,67 @@ def _count_epochs(folder: Path) -> int:
 
 
 def _make_table(plan: Plan, found: Sequence[dict[str, Any]]) -> str:
-    levels = [level.name for level in plan.levels]
-    lines = [
-        "Macro f1 (for clusterings: accuracy / adjusted Rand index) on events not trained on, mean"
-        " ± standard deviation over the seeds (n); in brackets the thesis' number for its data.",
-        "",
-        "| | " + " | ".join(levels) + " |",
-        "|" + "---|" * (len(levels) + 1),
-    ]
-    for row in dict.fromkeys(cell.row for cell in plan.cells):
+    levels = [level.name for level in plan.levels if level.test]
+    rows = list(dict.fromkeys(cell.row for cell in plan.cells))
+    thesis = {(cell.row, cell.level): cell.thesis for cell in plan.cells}
+    lines = []
+    for row in rows:
         texts = []
         for level in levels:
-            cells = [cell for cell in plan.cells if (cell.row, cell.level) == (row, level)]
-            results = [e for e in found if (e["row"], e["level"]) == (row, level)]
-            text = _describe(results)
-            thesis = next((cell.thesis for cell in cells if cell.thesis), "")
-            texts.append(f"{text} [{thesis}]" if thesis else text)
-        lines.append(f"| {row} | " + " | ".join(texts) + " |")
-    return "\n".join(lines) + "\n"
+            text = _describe([e for e in found if (e["row"], e["level"]) == (row, level)])
+            number = thesis.get((row, level))
+            texts.append(f"{text} [{number}]" if number else text)
+        lines.append([row, *texts])
+    parts = [
+        "Macro f1 (for clusterings: accuracy / adjusted Rand index) on events not trained on, mean"
+        " ± standard deviation over the seeds (n); in brackets the thesis' number for its data.",
+        _markdown(["", *levels], lines),
+    ]
+    for level in levels:
+        results = [[e for e in found if (e["row"], e["level"]) == (row, level)] for row in rows]
+        parts += _details(level, {row: r for row, r in zip(rows, results, strict=True) if r})
+    return "\n\n".join(parts) + "\n"
+
+
+def _details(level: str, results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Tables of one level, means over the seeds: f1 of each class and effort; anomaly scores."""
+    names = list(dict.fromkeys(name for r in results.values() for entries in r for name in entries))
+    f1 = [name for name in names if name.startswith("f1_")]
+    f1 += [name for name in ("fold_f1", "few_label_f1") if name in names]
+    auc = [name for name in names if name.startswith(_AUC)]
+    effort = [name for name in ("epochs", "cpu_seconds") if name in names]
+    parts = []
+    if f1:
+        titles = [name.removeprefix("f1_") for name in f1]
+        titles = [_TITLES.get(title, title) for title in [*titles, *effort]]
+        lines = [
+            [row, *(_mean(r, name, 3) for name in f1), *(_mean(r, name, 0) for name in effort)]
+            for row, r in results.items()
+        ]
+        text = f"On *{level}*: f1 of each class; macro f1 of new regressions on the latent, over"
+        text += f" five folds and with {_FEW_LABELS} labels; epochs; CPU seconds of a training."
+        parts += [text, _markdown(["", *titles], lines)]
+    if auc:
+        text = f"On *{level}*: area under the ROC curve of anomaly scores, noise being the anomaly;"
+        text += " 0.5 is chance, below it a low score is unusual."
+        lines = [
+            [row, *(_mean(r, name, 3) for name in auc)]
+            for row, r in results.items()
+            if any(name in entries for entries in r for name in auc)
+        ]
+        titles = [name.removeprefix(_AUC).replace("_", " ") for name in auc]
+        parts += [text, _markdown(["", *titles], lines)]
+    return parts
+
+
+def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _mean(results: Sequence[dict[str, Any]], name: str, digits: int) -> str:
+    values = [entries[name] for entries in results if name in entries]
+    return f"{statistics.mean(values):.{digits}f}" if values else "-"
 
 
 def _describe(results: Sequence[dict[str, Any]]) -> str:

@@ -114,6 +114,7 @@ def fit(
         Run folder.
     """
     settings = trainee.settings
+    trainee.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster so
     loop = _Loop(trainee, device)
     if (folder / CHECKPOINT_NAME).exists():
         loop.resume(folder)
