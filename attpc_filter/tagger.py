@@ -1,8 +1,10 @@
 """Events to tags: read, rebuild, score, tag.
 
-One thread reads, and tags what comes back; workers rebuild and score batches meanwhile, in compiled
-code that leaves the interpreter alone. What comes out of :func:`tag_events` is tagged; who calls it
-writes it down, or does not.
+One thread reads, and tags what comes back; workers rebuild and score meanwhile, in compiled code
+that leaves the interpreter alone. Traces go to them in parts of a few events, in buffers that are
+used again and again and whose number bounds the memory; the model scores batches of
+:data:`BATCH_EVENTS`. What comes out of :func:`tag_events` is tagged; who calls it writes it down,
+or does not.
 """
 
 import contextlib
@@ -11,7 +13,9 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,7 @@ from attpc_filter.formats import Run
 from attpc_filter.formats.run import Allocate, allocate_new
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
-from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
+from attpc_filter.records import N_TRACE_COLUMNS, Hits, Origin, Record, join_hits
 from attpc_filter.score.bundle import Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
 from attpc_filter.staging import check_interrupted, interrupts_noted
@@ -31,13 +35,17 @@ from attpc_filter.tag import assign_tags
 
 #: Events that go through the stream together, and that the model scores in one call.
 BATCH_EVENTS = 64
-#: Traces that a reused buffer holds (17 MB); a batch ends when its buffer is full.
-_BUFFER_TRACES = 16_384
-#: Batches that are rebuilt and scored at a time; more would wait for reading and writing, which are
-#: one thread's work.
+#: Traces that a reused buffer holds (4.2 MB).
+_BUFFER_TRACES = 4096
+#: Buffers for each worker: one that it works on, and one that waits, with one more for the reader.
+_BUFFERS_A_WORKER = 2
+#: Parts of a batch that are rebuilt, and batches that are scored, at a time; more would wait for
+#: reading and writing, which are one thread's work.
 MOST_WORKERS = 4
 _TICK_S = 0.1
 _SWITCH_S = 1e-4
+
+_Buffer = NDArray[np.int16]
 
 
 @dataclass(slots=True)
@@ -106,9 +114,8 @@ class Batch:
     """
 
     records: list[Record]
-    buffer: NDArray[np.int16]  # holds the traces until the hits are made
-    hits: Hits = field(init=False)
-    origins: NDArray[np.uint8] = field(init=False)
+    hits: Hits
+    origins: NDArray[np.uint8]
     scored: NDArray[np.bool_] = field(init=False)
     scores: NDArray[np.float32] = field(init=False)
     latents: NDArray[np.float32] | None = None
@@ -182,24 +189,30 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
     """
     _require_same_hits(run, tagger)
     n_workers = min(tagger.config.n_threads, MOST_WORKERS)
-    # a batch a worker, and one to read into meanwhile
-    buffers = [np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16) for _ in range(n_workers + 1)]
-    under_way: deque[tuple[Batch, Future[None]]] = deque()
+    free: SimpleQueue[_Buffer] = SimpleQueue()
+    for _ in range(_BUFFERS_A_WORKER * n_workers + 1):
+        free.put(np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16))
+    under_way: deque[Future[Batch]] = deque()
     at = 0
     with interrupts_noted(), _quick_switches(), ThreadPoolExecutor(n_workers) as workers:
         try:
             while at < len(run.events) or under_way:
-                if at < len(run.events) and buffers:
-                    batch = _read_batch(run, at, buffers[-1])
-                    at += len(batch.records)
-                    buffers.pop()
-                    under_way.append((batch, workers.submit(_rebuild_and_score, batch, tagger)))
-                    continue
-                batch, done = under_way.popleft()
+                # a batch a worker, one to read, and one that is done and waits to be written
+                if at < len(run.events) and len(under_way) < n_workers + 2:
+                    events = run.events[at : at + BATCH_EVENTS]
+                    parts = [
+                        workers.submit(_rebuild, part, buffer, free, tagger)
+                        for part, buffer in _read_parts(run, events, free)
+                    ]
+                    # the parts come first: whoever gets to the batch does not wait in vain
+                    under_way.append(workers.submit(_score, parts, tagger))
+                    at += len(events)
+                    if not under_way[0].done():
+                        continue
+                done = under_way.popleft()
                 while not wait([done], _TICK_S).done:
                     check_interrupted()
-                done.result()
-                buffers.append(batch.buffer)
+                batch = done.result()
                 check_interrupted()
                 batch.tags, batch.reasons = _tag(batch, tagger)
                 yield batch
@@ -260,8 +273,23 @@ def _require_same_hits(run: Run, tagger: Tagger) -> None:
         )
 
 
-def _read_batch(run: Run, at: int, buffer: NDArray[np.int16]) -> Batch:
-    """Read events from ``at`` until the batch or its buffer is full."""
+def _read_parts(
+    run: Run, events: list[tuple[int, str]], free: SimpleQueue[_Buffer]
+) -> Iterator[tuple[list[Record], _Buffer]]:
+    """Read events in parts whose traces lie in one buffer each."""
+    while events:
+        buffer = None
+        while buffer is None:
+            with contextlib.suppress(Empty):
+                buffer = free.get(timeout=_TICK_S)
+            check_interrupted()
+        records = _read_part(run, events, buffer)
+        events = events[len(records) :]
+        yield records, buffer
+
+
+def _read_part(run: Run, events: list[tuple[int, str]], buffer: _Buffer) -> list[Record]:
+    """Read events until the buffer has hardly room for another of their size."""
     used = 0
 
     def allocate(rows: int) -> NDArray[np.int16]:
@@ -271,21 +299,37 @@ def _read_batch(run: Run, at: int, buffer: NDArray[np.int16]) -> Batch:
 
     room: Allocate = allocate
     records: list[Record] = []
-    for event, name in run.events[at : at + BATCH_EVENTS]:
+    for event, name in events:
         records.append(run.read(event, name, room))
-        if used >= len(buffer):
+        if used + used / len(records) > len(buffer):
             break
-    return Batch(records, buffer)
+    return records
 
 
-def _rebuild_and_score(batch: Batch, tagger: Tagger) -> None:
-    """Rebuild hits and the model's inputs, and score them; frees the traces."""
+def _rebuild(
+    records: list[Record], buffer: _Buffer, free: SimpleQueue[_Buffer], tagger: Tagger
+) -> tuple[list[Record], Hits, list[Origin]]:
+    """Rebuild hits; frees the traces and the buffer that holds them."""
+    try:
+        hits = rebuild_hits(records, tagger.plane, tagger.contract.hits, tagger.calibration)
+        origins = [record.origin for record in records]
+        for record in records:
+            record.traces = record.points = None
+        return records, hits, origins
+    finally:
+        free.put(buffer)
+
+
+def _score(parts: list[Future[tuple[list[Record], Hits, list[Origin]]]], tagger: Tagger) -> Batch:
+    """Join the parts of a batch, make the model's inputs and score them."""
+    records, hits, origins = zip(*(part.result() for part in parts), strict=True)
+    batch = Batch(
+        list(chain.from_iterable(records)),
+        join_hits(list(hits)),
+        np.array(list(chain.from_iterable(origins)), np.uint8),
+    )
     contract = tagger.contract
-    batch.hits = rebuild_hits(batch.records, tagger.plane, contract.hits, tagger.calibration)
     readable = np.array([not (record.reason or record.passthrough) for record in batch.records])
-    batch.origins = np.array([record.origin for record in batch.records], np.uint8)
-    for record in batch.records:
-        record.traces = record.points = None
     batch.scored = readable & (batch.hits.counts >= contract.hits.min_hits)
     wanted = {
         "scores": True,
@@ -299,6 +343,7 @@ def _rebuild_and_score(batch: Batch, tagger: Tagger) -> None:
         batch.latents = _spread(found["latent"], batch.scored)
     if "novelty" in found:
         batch.novelty = _spread(found["novelty"], batch.scored)
+    return batch
 
 
 def _spread(rows: NDArray[np.float32], scored: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -140,6 +140,10 @@ class Hdf5Run(Hdf5File):
         """Paths of all that belongs to an event and may be there."""
         return [f"{cls.container}/{name}".lstrip("/")]
 
+    def is_complete(self, name: bytes) -> bool:
+        """Whether an event surely needs no additions: a few look-ups instead of all its names."""
+        return True
+
     def additions(self, members: Members) -> dict[bytes, "Addition"]:
         """What the next program looks for in an event and does not find, by path in the event."""
         return {}
@@ -453,8 +457,8 @@ class Hdf5Stream(Stream):
         """Add the event whose object in the run is called ``name``, untouched."""
         members: Members = {}
         additions: dict[bytes, Addition] = {}
-        if self._run.inner_groups:
-            with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
+        with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
+            if not self._run.is_complete(name.encode()):
                 members = list_members(self._run.event_group, name.encode(), self._run.inner_groups)
                 additions = self._run.additions(members)
         parts = self._run.event_parts(name)

@@ -120,6 +120,8 @@ class VersionedRun(Hdf5Run):
     inner_groups: ClassVar[tuple[bytes, ...]] = (b"frib_physics",)
     versions: tuple[str, ...]
     traces_path: bytes
+    #: Matrices besides the traces that the next program demands of every event.
+    other_paths: ClassVar[tuple[bytes, ...]] = ()
 
     @classmethod
     def recognise(cls, file: h5py.File) -> bool:
@@ -134,6 +136,14 @@ class VersionedRun(Hdf5Run):
     def matrix_path(cls, name: str) -> str:
         """Path in the file of the matrix of an event's traces."""
         return f"{cls.container}/{name}/{cls.traces_path.decode()}"
+
+    def is_complete(self, name: bytes) -> bool:
+        """Whether the traces and all that Spyral demands besides are there."""
+        exists = self.event_group.links.exists
+        frib = name + b"/frib_physics"
+        return all(
+            exists(name + b"/" + path) for path in (self.traces_path, *self.other_paths)
+        ) and (not exists(frib) or exists(frib + b"/1903"))
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
@@ -179,6 +189,7 @@ class Merger2Run(VersionedRun):
     versions = ("libattpc_merger:2.0",)
     traces_path = b"get/pads"
     inner_groups = (b"frib_physics", b"get")
+    other_paths = tuple(b"get/silicon_" + part for part in _SILICON)
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """The silicon matrices under the names that Spyral looks for."""

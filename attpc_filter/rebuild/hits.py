@@ -5,6 +5,7 @@ Two ways. ``multi`` finds what Spyral's PointcloudPhase finds (baseline by a mov
 of the thesis were made.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -188,6 +189,7 @@ def z_of_time_bucket(
     return z.astype(np.float32)
 
 
+@functools.lru_cache
 def baseline_taps(window_scale: float) -> NDArray[np.float32]:
     """Taps of the baseline's moving average, one side.
 
