@@ -15,7 +15,7 @@ _N = N_TIME_BUCKETS
 _MAX_CANDIDATES = _N // 2
 BLOCK = 32
 #: Blocks that stay this far below the threshold by the plain average hold no peak.
-_NEAR_ADC = 25.0
+NEAR_ADC = 25.0
 LARGE = 1.0e9
 _MOST = np.iinfo(np.int16).max
 _N_BLOCKS = _N // BLOCK
@@ -198,7 +198,7 @@ def subtract_baseline(trace, taps, width, threshold, scratch):
         average = (window[i] + fraction * (below[i] + beyond[i])) * norm
         signal[i] = np.int32(np.float32(samples[i]) - average)
 
-    near = threshold - _NEAR_ADC
+    near = threshold - NEAR_ADC
     for block in range(len(blocks)):
         here = blocks[block]
         low, high = _extremes(here)

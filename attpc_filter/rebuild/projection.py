@@ -89,14 +89,7 @@ def project(
     if images is None:
         images = np.empty((len(starts), *settings.shape), np.float32)
     axes = np.array([[AXES.index(axis) for axis in view] for view in settings.views], np.int64)
-    low = np.array(
-        [-settings.radius_mm, -settings.radius_mm, settings.z_low_mm, 0.0, -np.pi], np.float32
-    )
-    high = np.array(
-        [settings.radius_mm, settings.radius_mm, settings.z_high_mm, settings.radius_mm, np.pi],
-        np.float32,
-    )
-    pixels_per_unit = (settings.size / (high - low)).astype(np.float32)
+    low, pixels_per_unit = axis_scales(settings)
     kernels.project(
         starts,
         stops,
@@ -111,3 +104,15 @@ def project(
         images,
     )
     return images
+
+
+def axis_scales(settings: ProjectionSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Low end of each of :data:`AXES` [mm, rad], and pixels a mm or rad."""
+    low = np.array(
+        [-settings.radius_mm, -settings.radius_mm, settings.z_low_mm, 0.0, -np.pi], np.float32
+    )
+    high = np.array(
+        [settings.radius_mm, settings.radius_mm, settings.z_high_mm, settings.radius_mm, np.pi],
+        np.float32,
+    )
+    return low, (settings.size / (high - low)).astype(np.float32)

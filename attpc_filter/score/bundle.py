@@ -4,7 +4,9 @@ The contract says what the graph reads (projections, point sets or both, how hit
 it gives (classes with PDG codes, default thresholds) and where it comes from (training data,
 versions).
 The graph has the inputs that the contract describes: ``projection``, float32 (n, channels, size,
-size), and ``points``, float32 (n, n_points, 5). Its outputs are ``scores``, float32 (n, n_classes),
+size), and ``points``, float32 (n, n_points, 5); or, if it makes hits and projections itself, those
+of :class:`attpc_filter.rebuild.traces.TraceBatch`, and an output ``n_hits``, int64 (n,). Its
+outputs are ``scores``, float32 (n, n_classes),
 each row summing to 1, ``latent``, float32 (n, d), and, where the contract has a threshold for it,
 ``novelty``, float32 (n,): how unlike the training events an event is.
 """
@@ -26,6 +28,7 @@ from attpc_filter.rebuild.clean import CleanSettings, clean_hits
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
 from attpc_filter.rebuild.point_set import PointSetSettings, gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
+from attpc_filter.rebuild.traces import TraceBatch
 from attpc_filter.records import Hits
 
 #: Version of the contract's layout; a bundle with another one is refused.
@@ -85,6 +88,9 @@ class Contract:
         Which hits are left out before the inputs are made.
     novelty_threshold : float or None
         Events with a higher novelty are uncertain; None: the graph gives no novelty.
+    traces : TraceBatch or None
+        The graph reads raw traces, so many at a time, and makes hits and projection itself; None:
+        it reads what is made of hits.
     """
 
     name: str
@@ -99,10 +105,11 @@ class Contract:
     points: PointSetSettings | None = None
     clean: CleanSettings = field(default_factory=CleanSettings)
     novelty_threshold: float | None = None
+    traces: TraceBatch | None = None
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one event's part of each of the graph's inputs."""
+        """Shape of one event's part of each of the model's inputs."""
         settings = {"projection": self.projection, "points": self.points}
         return {name: part.shape for name, part in settings.items() if part is not None}
 
@@ -132,7 +139,17 @@ class Contract:
         -------
         dict of str to ndarray of float32
             A row an event, by the name of the graph's input.
+
+        Raises
+        ------
+        UsageError
+            If the graph reads traces.
         """
+        if self.traces is not None:
+            raise UsageError(
+                f"model {self.name}: reads raw traces; take the bundle that it was made of, or give"
+                " it to attpc-filter run with a raw run"
+            )
         inputs = {}
         room = room or {}
         hits = clean_hits(hits, self.clean)
@@ -161,11 +178,16 @@ class Contract:
             raise ValueError(
                 f"contract version {found}, this attpc-filter reads {CONTRACT_VERSION}"
             )
-        reads = {
-            name: None if entries.get(name) is None else _build(settings, entries[name])
-            for name, settings in (("projection", ProjectionSettings), ("points", PointSetSettings))
+        kinds = {
+            "projection": ProjectionSettings,
+            "points": PointSetSettings,
+            "traces": TraceBatch,
         }
-        if not any(reads.values()):
+        reads = {
+            name: None if entries.get(name) is None else _build(kind, entries[name])
+            for name, kind in kinds.items()
+        }
+        if reads["projection"] is None and reads["points"] is None:
             raise ValueError("it says neither what a projection nor what a point set holds")
         contract: Contract = _build(
             cls,
@@ -274,8 +296,12 @@ def load_bundle(model: str) -> Bundle:
 
 
 def _check_graph(session: onnxruntime.InferenceSession, contract: Contract, path: Path) -> None:
-    inputs = {node.name: node.shape[1:] for node in session.get_inputs()}
-    wanted = {name: list(shape) for name, shape in contract.input_shapes.items()}
+    if contract.traces is None:
+        inputs = {node.name: node.shape[1:] for node in session.get_inputs()}
+        wanted = {name: list(shape) for name, shape in contract.input_shapes.items()}
+    else:
+        inputs = {node.name: node.shape for node in session.get_inputs()}
+        wanted = {name: list(shape) for name, (shape, _) in contract.traces.inputs.items()}
     if inputs != wanted:
         raise UsageError(f"model {path}: the graph reads {inputs}, its contract says {wanted}")
     outputs = {node.name: node.shape[1:] for node in session.get_outputs()}
@@ -287,5 +313,10 @@ def _check_graph(session: onnxruntime.InferenceSession, contract: Contract, path
     if contract.novelty_threshold is not None and outputs.get("novelty") != []:
         raise UsageError(
             f"model {path}: the graph gives {outputs}, its contract needs 'novelty', a number an"
+            " event"
+        )
+    if contract.traces is not None and outputs.get("n_hits") != []:
+        raise UsageError(
+            f"model {path}: the graph gives {outputs}, its contract needs 'n_hits', a number an"
             " event"
         )

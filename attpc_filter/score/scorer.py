@@ -51,7 +51,7 @@ class Scorer:
     threads : int
         Threads of the CPU provider for a batch; several threads may score at a time.
     batch_size : int
-        Events a call of the graph.
+        Events a call of the graph; one that reads traces has its own number.
 
     Attributes
     ----------
@@ -99,17 +99,25 @@ class Scorer:
                 " --device cpu"
             )
         self.device = ("cuda" if device == "auto" else device) if got_cuda else "cpu"
-        self.batch_size = batch_size
+        traces = bundle.contract.traces
+        self.batch_size = batch_size if traces is None else traces.n_events
         (of_latent,) = (o.shape for o in self._session.get_outputs() if o.name == "latent")
         self._n_classes = len(bundle.contract.classes)
         self.latent_size = of_latent[1] if isinstance(of_latent[1], int) else 0
-        self._shapes = bundle.contract.input_shapes
+        self._inputs = (
+            {
+                name: ((batch_size, *shape), np.float32)
+                for name, shape in bundle.contract.input_shapes.items()
+            }
+            if traces is None
+            else traces.inputs
+        )
         self._gpu = gpu if got_cuda else None
         self._own = threading.local()
         # one session a GPU, and one thread at a time that has it compute
         self._turn: AbstractContextManager[Any] = threading.Lock() if got_cuda else nullcontext()
 
-    def room(self) -> dict[str, NDArray[np.float32]]:
+    def room(self) -> dict[str, NDArray[Any]]:
         """Room for what the graph reads of a batch, the calling thread's own.
 
         What is made here (:meth:`Contract.make_inputs`) need not be copied to be scored; the next
@@ -117,8 +125,8 @@ class Scorer:
 
         Returns
         -------
-        dict of str to ndarray of float32
-            By the name of the graph's input, ``batch_size`` rows.
+        dict of str to ndarray
+            By the name of the graph's input; ``batch_size`` events fit in.
         """
         return self._slot().room
 
@@ -164,13 +172,20 @@ class Scorer:
                 if rows.ctypes.data != room.ctypes.data:
                     room[:n_rows] = rows
                 room[n_rows:] = 0.0
-            found = self._run_bound(slot)
+            found = self.run_room()
             for name, output in outputs.items():
                 output[start : start + n_rows] = found[name][:n_rows]
         return outputs
 
-    def _run_bound(self, slot: "_Slot") -> dict[str, NDArray[Any]]:
-        """Run the graph on what a thread's room holds: all outputs, a row an event of the batch."""
+    def run_room(self) -> dict[str, NDArray[Any]]:
+        """Run the graph on what the calling thread's room holds.
+
+        Returns
+        -------
+        dict of str to ndarray
+            All outputs of the graph by name, ``batch_size`` rows.
+        """
+        slot = self._slot()
         slot.send()
         with self._turn:
             self._session.run_with_iobinding(slot.binding)
@@ -178,8 +193,7 @@ class Scorer:
 
     def _slot(self) -> "_Slot":
         if not hasattr(self._own, "slot"):
-            shapes = {name: (self.batch_size, *shape) for name, shape in self._shapes.items()}
-            self._own.slot = _Slot(self._session, shapes, self._gpu)
+            self._own.slot = _Slot(self._session, self._inputs, self._gpu)
         slot: _Slot = self._own.slot
         return slot
 
@@ -201,10 +215,10 @@ class _Slot:
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
-        shapes: Mapping[str, tuple[int, ...]],
+        inputs: Mapping[str, tuple[tuple[int, ...], Any]],
         gpu: int | None,
     ) -> None:
-        self.room = {name: _make_room(shape, gpu) for name, shape in shapes.items()}
+        self.room = {name: _make_room(shape, kind, gpu) for name, (shape, kind) in inputs.items()}
         self.outputs = [output.name for output in session.get_outputs()]
         self.binding = session.io_binding()
         self._on_gpu: dict[str, Any] = {}
@@ -224,18 +238,18 @@ class _Slot:
             value.update_inplace(self.room[name])
 
 
-def _make_room(shape: tuple[int, ...], gpu: int | None) -> NDArray[np.float32]:
+def _make_room(shape: tuple[int, ...], kind: Any, gpu: int | None) -> NDArray[Any]:
     """Room for an input; page-locked where ONNX Runtime has that for the GPU: copies are faster."""
     if gpu is not None and hasattr(onnxruntime, "get_ep_devices"):
-        kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
+        wanted = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
         for device in onnxruntime.get_ep_devices():
-            memory = device.memory_info(kind) if device.ep_name == _CUDA else None
+            memory = device.memory_info(wanted) if device.ep_name == _CUDA else None
             if memory is not None and memory.device_id == gpu:
                 with suppress(RuntimeError):  # it lists memory that it has no allocator for
                     value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                        shape, np.float32, memory_info=memory
+                        shape, kind, memory_info=memory
                     )
-                    room: NDArray[np.float32] = value.numpy()  # a view
-                    room[:] = 0.0
+                    room: NDArray[Any] = value.numpy()  # a view
+                    room[:] = 0
                     return room
-    return np.zeros(shape, np.float32)
+    return np.zeros(shape, kind)

@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
     commands["novelty"] = _novelty
     commands |= {"compare": _compare, "report": _report, "search": _search, "half": _half}
+    commands["traces"] = _traces
     try:
         commands[options.command](options)
     except AttpcFilterError as error:
@@ -137,6 +138,22 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.001,
         help="share of the events whose tag may differ (default: 0.001)",
+    )
+
+    traces = commands.add_parser(
+        "traces", help="put the making of hits and projections into a bundle's graph, for a GPU"
+    )
+    traces.add_argument("bundle", help="path of the ONNX file, or name of a bundle that ships")
+    traces.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    traces.add_argument(
+        "--events", type=int, default=64, metavar="N", help="that it reads at a time (default: 64)"
+    )
+    traces.add_argument(
+        "--traces",
+        type=int,
+        default=16_384,
+        metavar="N",
+        help="of these events together, and so of the largest one (default: 16384)",
     )
 
     head = commands.add_parser(
@@ -277,6 +294,13 @@ def _half(options: argparse.Namespace) -> None:
 
     flips = write_half(options.bundle, options.data, options.out, options.most)
     print(f"tags that differ: {flips.flipped} of {flips.events} events ({flips.share:.2%})")
+    print(f"bundle: {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _traces(options: argparse.Namespace) -> None:
+    from attpc_export.traces import write_traces
+
+    write_traces(options.bundle, options.out, options.events, options.traces)
     print(f"bundle: {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from attpc_export.config import Config, load_config
 from attpc_export.fit import BEST_NAME, Inputs, Trainee
 from attpc_export.head import ScoringModel, load_head
-from attpc_export.registry import build_model
+from attpc_export.registry import NO_IMAGE, build_model
 from attpc_export.train import (
     CONFIG_NAME,
     DATA_NAME,
@@ -36,7 +37,8 @@ TOLERANCE = 1e-4
 #: Batch sizes at which the two are compared.
 BATCH_SIZES = (1, 2, 7, 64)
 
-_OPSET = 20
+#: Version of the operations.
+OPSET = 20
 
 
 def export_bundle(run_folder: Path, out: Path) -> Path:
@@ -98,8 +100,9 @@ def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
     config = load_config(run_folder / CONFIG_NAME)
     data = _read_json(run_folder / DATA_NAME)
     contract = _make_contract(run_folder, config, data)
-    model = build_model(config.model, config.projection.with_scale(1.0).shape)
-    trainee = Trainee(model, len(config.classes), config.fit)
+    shape = config.projection.with_scale(1.0).shape if config.reads_images else NO_IMAGE
+    model = build_model(config.model, shape)
+    trainee = Trainee(model, config.n_answers, config.fit)
     weights = torch.load(run_folder / BEST_NAME, map_location="cpu", weights_only=True)
     trainee.load_state_dict(weights)
     return ScoringModel(trainee.model, load_head(run_folder / HEAD_NAME)), contract
@@ -108,27 +111,55 @@ def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
 def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
     """Export the fused model as ONNX, any number of events a batch, with its contract inside."""
     shapes = contract.input_shapes
+    proto = export_module(
+        scoring,
+        {name: torch.zeros(2, *shape) for name, shape in shapes.items()},
+        ["scores", "latent"],
+        tuple({0: torch.export.Dim("events")} for _ in shapes),
+    )
+    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    graph: bytes = proto.SerializeToString()
+    return graph
+
+
+def export_module(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic_shapes: tuple[Any, ...] | None = None,
+) -> onnx.ModelProto:
+    """Export a module as ONNX.
+
+    Parameters
+    ----------
+    module : Module
+        What to export.
+    inputs : mapping of str to Tensor
+        An example of each input, by the name that it gets.
+    outputs : sequence of str
+        Names of the outputs.
+    dynamic_shapes : tuple, optional
+        Axes of the inputs that can have any length, as torch.export has it; none if left out.
+    """
     # the exporter warns of what it could do were torchvision there; errors are still raised
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            scoring,
-            tuple(torch.zeros(2, *shape) for shape in shapes.values()),
+            module.eval(),
+            tuple(inputs.values()),
             dynamo=True,
             external_data=False,
-            opset_version=_OPSET,
-            input_names=list(shapes),
-            output_names=["scores", "latent"],
-            dynamic_shapes=tuple({0: torch.export.Dim("events")} for _ in shapes),
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     assert program is not None  # dynamo=True gives a program
     proto = program.model_proto
     _forget_origins(proto.graph)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
-    graph: bytes = proto.SerializeToString()
-    return graph
+    return proto
 
 
 def _forget_origins(graph: onnx.GraphProto) -> None:
@@ -219,6 +250,7 @@ def _require_unchanged(
 
 
 def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Contract:
+    scale = data.pop("scale")
     return Contract(
         name=config.name,
         description=config.description,
@@ -226,7 +258,7 @@ def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Co
         hits=config.hits,
         detector=config.detector,
         clean=config.clean,
-        projection=config.projection.with_scale(data.pop("scale")),
+        projection=config.projection.with_scale(scale) if config.reads_images else None,
         training={
             **data,
             "seed": config.seed,
