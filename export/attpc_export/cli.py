@@ -40,13 +40,17 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a model and its head into a run folder")
     train.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    _add_data(train)
+    _add_runs(train)
+    _add_labels(train, required=False)
     train.add_argument("--out", type=Path, required=True, metavar="RUN_FOLDER")
     _add_weights(train)
     train.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keeps a frozen backbone's features"
     )
     train.add_argument("--seed", type=int, help="in place of the configuration's")
+    train.add_argument(
+        "--start", type=Path, metavar="RUN_FOLDER", help="whose encoder the training starts from"
+    )
     train.add_argument(
         "--resume", action="store_true", help="go on from the run folder's last checkpoint"
     )
@@ -196,12 +200,13 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_labels(parser: argparse.ArgumentParser) -> None:
+def _add_labels(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--labels",
         type=Path,
         nargs="+",
-        required=True,
+        required=required,
+        default=[],
         metavar="CSV",
         help="tables with the columns run, event, label, and optionally kind",
     )
@@ -236,6 +241,8 @@ def _train(options: argparse.Namespace) -> None:
     config = load_config(options.config)
     if options.seed is not None:
         config = replace(config, seed=options.seed)
+    if options.start:
+        config = replace(config, fit=replace(config.fit, start=str(options.start)))
     if options.weights:
         config = replace(config, model=with_weights(config.model, options.weights))
     train(

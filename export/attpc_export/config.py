@@ -12,6 +12,7 @@ import yaml
 
 from attpc_export.autoencoder import AutoencoderSettings
 from attpc_export.registry import MODELS
+from attpc_export.tracks import Change
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
@@ -102,6 +103,9 @@ class AugmentSettings:
     overlay_kinds : tuple of str
         Kinds (column ``kind`` of the labels) that may lie over any event and leave its class as it
         is.
+    moved, cut : float
+        Fractions of the events of particles whose track is moved off the beam axis, or cut to a
+        small piece, and that become ``pile_up_class`` too.
     most_dropped : float
         Each event loses a fraction of its hits, drawn between 0 and this.
     most_random_hits : int
@@ -117,6 +121,8 @@ class AugmentSettings:
     pile_up_class: str = "noise"
     overlay: float = 0.2
     overlay_kinds: tuple[str, ...] = ()
+    moved: float = 0.0
+    cut: float = 0.0
     most_dropped: float = 0.05
     most_random_hits: int = 40
     shift_z_mm: float = 5.0
@@ -124,9 +130,11 @@ class AugmentSettings:
     gain_hit: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("pile_up", "overlay", "most_dropped"):
+        for name in ("pile_up", "overlay", "moved", "cut", "most_dropped"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name):g} is not in [0, 1)")
+        if self.pile_up + self.moved + self.cut >= 1:
+            raise ValueError("pile_up, moved and cut: their sum is not below 1")
         for name in ("most_random_hits", "shift_z_mm", "gain_event", "gain_hit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name):g} is negative")
@@ -138,6 +146,12 @@ class FitSettings:
 
     Attributes
     ----------
+    learn : {"labels", "changes"}
+        What the encoder is tuned by: labels; or, without any, to tell what was done to the largest
+        pattern of an event: nothing, mirrored, moved off the beam axis, overlaid with another
+        event's, cut to a piece.
+    start : str
+        Run folder of a training whose encoder this one starts from; empty: from random weights.
     epochs : int
         Most epochs; the learning rate falls to zero over them.
     patience : int
@@ -171,6 +185,8 @@ class FitSettings:
         are learned from the teacher alone.
     """
 
+    learn: Literal["labels", "changes"] = "labels"
+    start: str = ""
     epochs: int = 50
     patience: int = 15
     batch_size: int = 128
@@ -204,8 +220,9 @@ class HeadSettings:
 
     Attributes
     ----------
-    kind : {"logistic", "kmeans", "mixture", "own"}
-        Logistic regression; k-means or a mixture of Gaussians; the clusters of DCEC and MIXAE.
+    kind : {"logistic", "kmeans", "mixture", "own", "none"}
+        Logistic regression; k-means or a mixture of Gaussians; the clusters of DCEC and MIXAE;
+        nothing yet: every class has the same score.
     draws : int
         The regression is fitted on the training events as they are and on so many varied copies.
     inverse_regularisation : float
@@ -223,7 +240,7 @@ class HeadSettings:
         Class of each cluster, named by hand after a look at the clusters; left empty, labels say.
     """
 
-    kind: Literal["logistic", "kmeans", "mixture", "own"] = "logistic"
+    kind: Literal["logistic", "kmeans", "mixture", "own", "none"] = "logistic"
     draws: int = 2
     inverse_regularisation: float = 1.0
     class_shares: tuple[float, ...] = ()
@@ -264,9 +281,9 @@ class Config:
     clean : CleanSettings
         Which hits are left out before anything else is done with an event.
     projection : ViewSettings
-        The images that the model reads.
+        The images that the model reads, unless it reads point sets alone.
     points : PointSetSettings or None
-        The point sets that it reads besides, for a model that does.
+        The point sets that it reads, for a model that does.
     model : dataclass
         Settings of one of the models in :data:`attpc_export.registry.MODELS`.
     split, augment, fit, head
@@ -309,6 +326,22 @@ class Config:
         if model.reads_points != (self.points is not None):
             reads = "a section points" if model.reads_points else "no section points"
             raise ValueError(f"model.kind: {model.__name__} needs {reads}")
+        if self.fit.learn == "changes" and self.fit.teacher:
+            raise ValueError("fit.teacher: teaches labels, fit.learn is changes")
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model reads projections."""
+        return any(
+            model.reads_images
+            for settings, model in MODELS.values()
+            if type(self.model) is settings
+        )
+
+    @property
+    def n_answers(self) -> int:
+        """How many answers the training head can give."""
+        return len(self.classes) if self.fit.learn == "labels" else len(Change)
 
     @property
     def class_names(self) -> list[str]:

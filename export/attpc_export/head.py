@@ -79,6 +79,11 @@ def fit_head(
     return Head(weight, bias - weight @ scaler.mean_)
 
 
+def undecided_head(n_classes: int, latent_size: int) -> Head:
+    """A head that gives every class the same score: nobody has said yet what is what."""
+    return Head(np.zeros((n_classes, latent_size)), np.zeros(n_classes))
+
+
 def calibrate(head: Head, latent: NDArray[np.float32], label: NDArray[np.int64]) -> Head:
     """Divide the logits by the temperature that makes the scores of unseen events honest.
 

@@ -25,10 +25,11 @@ class LatentModel(nn.Module, ABC):
     ----------
     latent_size : int
         Numbers in a latent.
-    reads_points : bool
-        Whether it reads hits besides projections.
+    reads_images, reads_points : bool
+        Whether it reads projections, and hits (besides, or alone).
     """
 
+    reads_images: ClassVar[bool] = True
     reads_points: ClassVar[bool] = False
     latent_size: int
 

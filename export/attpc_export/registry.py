@@ -12,6 +12,7 @@ from attpc_export.duelling import Duelling, DuellingSettings
 from attpc_export.joint import Joint, JointSettings
 from attpc_export.mixae import Mixae, MixaeSettings
 from attpc_export.model import LatentModel
+from attpc_export.points import Points, PointsSettings
 from attpc_filter.errors import UsageError
 
 #: Name in a configuration's ``model.kind``, the settings it takes and the model.
@@ -25,10 +26,14 @@ MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "duelling": (DuellingSettings, Duelling),
     "joint": (JointSettings, Joint),
     "mixae": (MixaeSettings, Mixae),
+    "points": (PointsSettings, Points),
 }
 
+#: Shape of a projection that is not there.
+NO_IMAGE = (0, 0, 0)
 
-def build_model(settings: Any, image_shape: tuple[int, int, int]) -> LatentModel:
+
+def build_model(settings: Any, image_shape: tuple[int, int, int] = NO_IMAGE) -> LatentModel:
     """Make an untrained model.
 
     Parameters
@@ -36,7 +41,7 @@ def build_model(settings: Any, image_shape: tuple[int, int, int]) -> LatentModel
     settings : dataclass
         One of the settings in :data:`MODELS`; it decides which model it is.
     image_shape : tuple of int
-        (channels, rows, columns) of a projection.
+        (channels, rows, columns) of a projection, for a model that reads one.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import attpc_export
 import attpc_filter
-from attpc_export.augment import Pools, augment, make_pools
+from attpc_export.augment import Pools, augment, change, make_pools
 from attpc_export.backbone import kept_features
 from attpc_export.clusters import (
     ClusterHead,
@@ -46,14 +46,23 @@ from attpc_export.fit import (
     fit,
     targets_of,
 )
-from attpc_export.head import Head, ScoringModel, calibrate, fit_head, save_head, weigh_classes
+from attpc_export.head import (
+    Head,
+    ScoringModel,
+    calibrate,
+    fit_head,
+    save_head,
+    undecided_head,
+    weigh_classes,
+)
 from attpc_export.metrics import judge, tag_scores
 from attpc_export.model import LatentModel
-from attpc_export.registry import build_model
+from attpc_export.registry import NO_IMAGE, build_model
 from attpc_export.teacher import Teacher, load_teacher
+from attpc_export.tracks import find_tracks
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import clean_hits
-from attpc_filter.rebuild.point_set import gather_points
+from attpc_filter.rebuild.point_set import PointSetSettings, gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.records import Hits
 from attpc_filter.staging import Staging, write_json
@@ -72,8 +81,9 @@ REFERENCE_INPUTS = ("images", "points")
 _N_REFERENCE = 64
 #: Events projected at a time where only a number is wanted.
 _EVENTS_A_BATCH = 512
-#: Epoch numbers of the draws for the head, beyond those of any training.
+#: Epoch numbers of the draws for the head and for the validation, beyond those of any training.
 _HEAD_DRAWS = 1_000_000
+_VALIDATION_DRAW = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,8 @@ class _Material:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     pools: Pools
-    projection: ProjectionSettings
+    projection: ProjectionSettings | None
+    is_track: NDArray[np.bool_] | None  # of all hits, where changes to tracks are learned
     features: NDArray[np.float32] | None  # of all events, by the model's frozen part
     teacher: Teacher | None
 
@@ -96,9 +107,19 @@ class _Material:
 
     def lesson(self, epoch: int) -> tuple[Inputs, NDArray[np.float32]]:
         """Inputs of an epoch, and what its events are to be scored as."""
+        if self.is_track is not None:
+            return self.changed(self.train, epoch)
         inputs, label, hits = self._draw(epoch)
         targets = targets_of(label, len(self.config.classes))
         return inputs, targets if self.teacher is None else self.teacher.amend(targets, hits)
+
+    def changed(self, rows: NDArray[np.int64], epoch: int) -> tuple[Inputs, NDArray[np.float32]]:
+        """Events with changed tracks, and which change it was."""
+        assert self.is_track is not None
+        rng = np.random.default_rng((self.config.seed, epoch))
+        settings = self.config.augment
+        hits, made = change(self.events, rows, self.is_track, settings, self._view, rng)
+        return self._inputs_of(hits), targets_of(made, self.config.n_answers)
 
     def _draw(self, epoch: int) -> tuple[Inputs, NDArray[np.int64], Hits]:
         if not self.config.augment.vary:
@@ -106,7 +127,7 @@ class _Material:
             return self.inputs(self.train), self.events.label[self.train], hits
         rng = np.random.default_rng((self.config.seed, epoch))
         hits, label = augment(
-            self.events, self.train, self.pools, self.config.augment, self.projection, rng
+            self.events, self.train, self.pools, self.config.augment, self._view, rng
         )
         return self._inputs_of(hits), label, hits
 
@@ -117,12 +138,20 @@ class _Material:
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Images of events as they are."""
+        assert self.projection is not None  # a frozen part reads images
         return project(take_events(self.events.hits, rows), self.projection)
 
     def _inputs_of(self, hits: Hits) -> Inputs:
-        images = project(hits, self.projection)
+        images = () if self.projection is None else (project(hits, self.projection),)
         points = self.config.points
-        return (images,) if points is None else (images, gather_points(hits, points))
+        return images if points is None else (*images, gather_points(hits, points))
+
+    @property
+    def _view(self) -> ProjectionSettings | PointSetSettings:
+        """Ranges of what the model reads."""
+        view = self.projection or self.config.points
+        assert view is not None  # a model reads one of them
+        return view
 
 
 def train(
@@ -143,7 +172,8 @@ def train(
     data : sequence of Path
         Run files, and folders of run files.
     labels : sequence of Path
-        Tables of labels; events without a label train the reconstruction only.
+        Tables of labels; events without a label train the reconstruction only. None are needed
+        where nothing is learned from them.
     out : Path
         Run folder.
     device : {"auto", "cpu", "cuda"}
@@ -165,15 +195,20 @@ def train(
     teacher = load_teacher(config) if config.fit.teacher else None
     material = replace(_gather(config, data, labels), teacher=teacher)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, material.projection.shape)
+    shape = material.projection.shape if material.projection else NO_IMAGE
+    model = build_model(config.model, shape)
+    if config.fit.start:
+        start_from(Path(config.fit.start), model)
     material = replace(material, features=_features(model, material, torch_device, cache or out))
-    trainee = Trainee(model, len(config.classes), config.fit).to(torch_device)
+    trainee = Trainee(model, config.n_answers, config.fit).to(torch_device)
     _write_origin(out, material, files)  # only now: a folder with it can be resumed
 
     inputs = material.inputs(material.validation)
     label = material.events.label[material.validation]
     if any(parameter.requires_grad for parameter in model.parameters()):
         validation = (inputs, targets_of(label, len(config.classes)))
+        if material.is_track is not None:
+            validation = material.changed(material.validation, _VALIDATION_DRAW)
         fit(trainee, material.lesson, validation, config.seed, torch_device, out)
     else:
         with Staging() as staging:
@@ -182,7 +217,9 @@ def train(
         trainee.eval()
 
     head: Head | ClusterHead
-    if config.head.kind == "logistic":
+    if config.head.kind == "none":
+        head = undecided_head(len(config.classes), model.latent_size)
+    elif config.head.kind == "logistic":
         regression = _fit_head(material, trainee, torch_device)
         latent = encode(trainee, inputs, torch_device)[label >= 0]
         head = calibrate(regression, latent, label[label >= 0])
@@ -191,9 +228,43 @@ def train(
         head = _fit_clusters(material, trainee, torch_device)
     save_head(head, out / HEAD_NAME)
     scoring = ScoringModel(trainee.model.cpu(), head)
-    write_json(out / SCORES_NAME, _judge_validation(material, score(scoring, inputs)))
+    judged = _judge_validation(material, score(scoring, inputs)) if (label >= 0).any() else {}
+    write_json(out / SCORES_NAME, judged)
     reads = inputs if material.features is None else inputs[:1]
-    _write_reference(out / REFERENCE_NAME, scoring, tuple(part[:_N_REFERENCE] for part in reads))
+    names = [name for name in REFERENCE_INPUTS if name == "points" or material.projection]
+    parts = {name: part[:_N_REFERENCE] for name, part in zip(names, reads, strict=False)}
+    _write_reference(out / REFERENCE_NAME, scoring, parts)
+
+
+def start_from(run_folder: Path, model: LatentModel) -> None:
+    """Give a model the weights that another training found.
+
+    Parameters
+    ----------
+    run_folder : Path
+        That of the other training.
+    model : LatentModel
+        Of the same shape.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no finished epoch, or a model of another shape.
+    """
+    try:
+        found = torch.load(run_folder / BEST_NAME, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(
+            f"fit.start: {run_folder} holds no training: {BEST_NAME}: {error.strerror}"
+        ) from error
+    prefix = "model."
+    weights = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UsageError(
+            f"fit.start: {run_folder} holds another model; the sections model must be the same"
+        ) from error
 
 
 def choose_device(device: str) -> torch.device:
@@ -286,18 +357,23 @@ def _gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> _Ma
     events = replace(events, hits=clean_hits(events.hits, config.clean))
     kept_back = split_events(events.group, config.split.validation, config.seed)
     rows, kept_rows = np.flatnonzero(~kept_back), np.flatnonzero(kept_back)
-    for part, name in ((rows, "training"), (kept_rows, "validation")):
+    needs_labels = config.fit.learn == "labels" or config.head.kind == "logistic"
+    parts = ((rows, "training"), (kept_rows, "validation")) if needs_labels else ()
+    for part, name in parts:
         for index, event_class in enumerate(config.classes):
             if not (events.label[part] == index).any():
                 raise UsageError(
                     f"--labels: no {event_class.name} among the {len(part)} events for {name};"
                     " label more events of the runs given by --data"
                 )
-    # of all events, so that their images do not depend on the split
-    scale = measure_scale(events.hits, config.projection.with_scale(1.0))
+    projection = None
+    if config.reads_images:
+        # of all events, so that their images do not depend on the split
+        scale = measure_scale(events.hits, config.projection.with_scale(1.0))
+        projection = config.projection.with_scale(scale)
     pools = make_pools(events, rows, config.augment, config.class_names)
-    projection = config.projection.with_scale(scale)
-    return _Material(config, events, rows, kept_rows, pools, projection, None, None)
+    is_track = find_tracks(events.hits) if config.fit.learn == "changes" else None
+    return _Material(config, events, rows, kept_rows, pools, projection, is_track, None, None)
 
 
 def _features(
@@ -325,7 +401,7 @@ def _write_origin(out: Path, material: _Material, files: list[DataFile]) -> None
         {
             "fingerprint": fingerprint(files),
             "files": [asdict(file) for file in files],
-            "scale": material.projection.scale,
+            "scale": material.projection.scale if material.projection else None,
             "teacher_sha256": material.teacher.sha256 if material.teacher else None,
             "events": len(label),
             "events_training": len(material.train),
@@ -377,7 +453,7 @@ def _fit_clusters(material: _Material, trainee: Trainee, device: torch.device) -
     if settings.kind == "own":
         head = own_clusters()
     else:
-        assert settings.kind != "logistic"
+        assert settings.kind in ("kmeans", "mixture")
         head = fit_clusters(settings.kind, latent, settings.clusters, settings.components, seed)
     assign = ClusterScores(head, trainee.model).to(device)
     found = apply_in_batches(lambda batch: assign.clusters(batch).cpu(), (latent,), device)
@@ -411,11 +487,12 @@ def _judge_validation(material: _Material, scores: NDArray[np.float32]) -> dict[
     }
 
 
-def _write_reference(path: Path, scoring: ScoringModel, inputs: Inputs) -> None:
+def _write_reference(
+    path: Path, scoring: ScoringModel, arrays: dict[str, NDArray[np.float32]]
+) -> None:
     """Keep inputs with what PyTorch makes of them: an export must give the same."""
     with torch.no_grad():
-        scores, latent = scoring(*map(torch.from_numpy, inputs))
-    arrays = dict(zip(REFERENCE_INPUTS, inputs, strict=False))
+        scores, latent = scoring(*map(torch.from_numpy, arrays.values()))
     with Staging() as staging:
         with staging.path(path).open("wb") as file:
             np.savez_compressed(file, **arrays, scores=scores.numpy(), latent=latent.numpy())
