@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_data(report)
     report.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    report.add_argument(
+        "--run-folder",
+        type=Path,
+        metavar="RUN_FOLDER",
+        help="a finished training whose reconstructions are shown too: bundles have no decoder",
+    )
     _add_device(report)
 
     search = commands.add_parser(
@@ -314,7 +320,14 @@ def _traces(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from attpc_export.report import write_report
 
-    page = write_report(options.bundle, options.data, options.labels, options.out, options.device)
+    page = write_report(
+        options.bundle,
+        options.data,
+        options.labels,
+        options.out,
+        options.device,
+        options.run_folder,
+    )
     print(f"report: {page}")
 
 

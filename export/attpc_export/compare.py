@@ -87,7 +87,7 @@ class Cell:
     seeds : tuple of int
         In place of the plan's; empty: the plan's.
     epochs : int
-        At most so many; 0: as many as the preset says [epochs].
+        In place of the preset's; 0: as many as it says [epochs].
     size : int
         Side of the projections; 0: the preset's [pixels]. Of more layers than can halve it down to
         2 pixels, the outermost are left out.
@@ -256,7 +256,7 @@ def _configure(
         augment = replace(augment, pile_up_class="", pile_up=0.0)
     fit, projection, model = config.fit, config.projection, config.model
     if cell.epochs:
-        fit = replace(fit, epochs=min(fit.epochs, cell.epochs))
+        fit = replace(fit, epochs=cell.epochs)
     if cell.size:
         projection = replace(projection, size=cell.size)
         model = _fit_layers(model, cell.size)

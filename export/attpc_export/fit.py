@@ -114,7 +114,8 @@ def fit(
         Run folder.
     """
     settings = trainee.settings
-    trainee.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster so
+    # convolutions on a CPU are faster so
+    trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loop = _Loop(trainee, device)
     if (folder / CHECKPOINT_NAME).exists():
         loop.resume(folder)

@@ -131,11 +131,35 @@ def calibration_error(
     float
         Mean distance between score and share of right ones, over the bins, by their events.
     """
+    mean_score, share_right, n_events = calibration_bins(scores, label, n_bins)
+    return float((n_events * np.abs(mean_score - share_right)).sum() / len(label))
+
+
+def calibration_bins(
+    scores: NDArray[np.float32], label: NDArray[np.int64], n_bins: int = 15
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Mean of the highest scores and share of right ones, in bins of the highest score.
+
+    Parameters
+    ----------
+    scores, label, n_bins
+        As for :func:`calibration_error`.
+
+    Returns
+    -------
+    mean_score, share_right : ndarray of float64
+        Of the bins that hold an event.
+    n_events : ndarray of int64
+        Events in these bins.
+    """
     highest = scores.max(axis=1).astype(np.float64)
     right = scores.argmax(axis=1) == label
     bins = np.minimum((highest * n_bins).astype(np.int64), n_bins - 1)
-    gap = np.bincount(bins, highest, n_bins) - np.bincount(bins, right, n_bins)
-    return float(np.abs(gap).sum() / len(label))
+    n_events = np.bincount(bins, minlength=n_bins)
+    sums = np.bincount(bins, highest, n_bins), np.bincount(bins, right, n_bins)
+    held = n_events > 0
+    mean_score, share_right = (total[held] / n_events[held] for total in sums)
+    return mean_score, share_right, n_events[held]
 
 
 def purity_at(

@@ -1,4 +1,4 @@
-"""One page about bundles on labelled runs: folds, few labels, purity, confusion, the latent.
+"""One page about bundles on labelled runs: confusion, folds, few labels, purity, the latent.
 
 The numbers behind the pictures lie beside the page as CSV.
 """
@@ -13,36 +13,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from attpc_export.data import Events, load_events, take_events
-from attpc_export.evaluate import describe, evaluate
-from attpc_export.latent_worth import few_label_f1, fold_f1
-from attpc_filter.score.bundle import Bundle, load_bundle
-from attpc_filter.score.scorer import Scorer
+from attpc_export.data import load_events
+from attpc_export.evaluate import Scored, describe, judge_scored, score_runs
+from attpc_export.fit import apply_in_batches
+from attpc_export.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
+from attpc_export.metrics import calibration_bins
+from attpc_export.model import LatentModel
+from attpc_export.onnx import load_run
+from attpc_filter.errors import UsageError
+from attpc_filter.score.bundle import load_bundle
 from attpc_filter.staging import Staging
 
 PAGE_NAME = "report.html"
 N_LABELS = (10, 20, 50, 100, 200, 500, 1000, 2000)
+#: Purities whose thresholds are looked up.
+PURITIES = (0.9, 0.95, 0.98, 0.99)
+#: Class whose events are the unusual ones.
+ANOMALY = "noise"
 _N_FOLDS = 5
 _PURITY_STEPS = 50
 _EVENTS_DRAWN = 1000
 _COMPONENTS_BEFORE_TSNE = 50
+_REDRAWN_A_CLASS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _DataSet:
     """What a bundle makes of the labelled events of one data set."""
 
-    bundle: Bundle
-    name: str
     classes: list[str]
     label: NDArray[np.int64]
     scores: NDArray[np.float32]
+    class_scores: NDArray[np.float32]
     latent: NDArray[np.float32]
+    novelty: NDArray[np.float32] | None
 
 
 def write_report(
@@ -51,8 +61,9 @@ def write_report(
     labels: Sequence[Path],
     out: Path,
     device: str = "auto",
+    run_folder: Path | None = None,
 ) -> Path:
-    """Write ``report.html``, ``folds.csv``, ``few_labels.csv`` and ``purity.csv``.
+    """Write ``report.html`` and the numbers behind it as CSV.
 
     Parameters
     ----------
@@ -63,9 +74,12 @@ def write_report(
     labels : sequence of Path
         Tables of labels.
     out : Path
-        Folder.
+        Folder of the page, ``folds.csv``, ``few_labels.csv``, ``purity.csv``, ``thresholds.csv``
+        and ``anomaly.csv``.
     device : {"auto", "cpu", "cuda"}
         Where the bundles run.
+    run_folder : Path, optional
+        A finished training whose reconstructions are shown too: a bundle has no decoder.
 
     Returns
     -------
@@ -75,28 +89,34 @@ def write_report(
     Raises
     ------
     UsageError
-        If a bundle cannot be used or no event has a label.
+        If a bundle cannot be used, no event has a label, or the run folder's model has no decoder.
     """
-    judged = evaluate(models, data, labels, device)
-    sets = [part for model in models for part in _run(load_bundle(model), data, labels, device)]
-    folds: list[dict[str, Any]] = []
-    few: list[dict[str, Any]] = []
-    purity: list[dict[str, Any]] = []
+    tables: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("folds", "few_labels", "purity", "thresholds", "anomaly")
+    }
     sections = []
-    for result, part in zip(judged, sets, strict=True):
-        where = {"bundle": part.bundle.contract.name, "data_set": part.name}
-        own_folds, own_few = _folds(part), list(_few_labels(part))
-        own_purity = list(_purities(part))
-        folds += [where | row for row in own_folds]
-        few += [where | row for row in own_few]
-        purity += [where | row for row in own_purity]
-        pictures = [_draw_purity(own_purity), _draw_latent(part)]
-        if own_few:
-            pictures.insert(0, _draw_few(own_few))
-        sections.append(_section(describe(result), own_folds, pictures))
+    for model in models:
+        scored = score_runs(load_bundle(model), data, labels, device)
+        for result in judge_scored(scored):
+            part = _part(scored, result.data_set)
+            own = {
+                "folds": _folds(part),
+                "few_labels": list(_few_labels(part)),
+                "purity": list(_purities(part)),
+                "thresholds": list(_thresholds(part)),
+                "anomaly": list(_anomalies(part)),
+            }
+            sections.append(_section(describe(result), own, _draw(part, own)))
+            where = {"bundle": scored.bundle.contract.name, "data_set": result.data_set}
+            for name, rows in own.items():
+                tables[name] += [where | row for row in rows]
+    if run_folder is not None:
+        text, rows, picture = _redraw(run_folder, data, labels)
+        tables["anomaly"] += [{"bundle": run_folder.name, "data_set": "all"} | r for r in rows]
+        sections.append(_section(text, {"anomaly": rows}, [picture]))
     page = _PAGE.format(body="\n".join(sections))
     with Staging() as staging:
-        for name, rows in (("folds", folds), ("few_labels", few), ("purity", purity)):
+        for name, rows in tables.items():
             _write_csv(staging.path(out / f"{name}.csv"), rows)
         staging.path(out / PAGE_NAME).write_text(page, encoding="utf-8")
         staging.commit()
@@ -137,29 +157,46 @@ def purity_curve(
     return rows
 
 
-def _run(
-    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: str
-) -> Iterable[_DataSet]:
-    contract = bundle.contract
-    classes = [event_class.name for event_class in contract.classes]
-    events = load_events(data, labels, classes, contract.hits, contract.detector)
-    scorer = Scorer(bundle, device)
-    for number, name in enumerate(events.data_sets):
-        rows = np.flatnonzero((events.data_set == number) & (events.label >= 0))
-        if len(rows):
-            found = _score(events, rows, bundle, scorer)
-            label = events.label[rows]
-            yield _DataSet(bundle, name, classes, label, found["scores"], found["latent"])
+def threshold_for(
+    score: NDArray[np.float32], is_class: NDArray[np.bool_], purity: float
+) -> dict[str, float] | None:
+    """Find the threshold on a score that gives a wanted purity at the highest efficiency.
+
+    Parameters
+    ----------
+    score : ndarray of float32, shape (n_events,)
+        Score of the class.
+    is_class : ndarray of bool, shape (n_events,)
+        Whether an event is of the class.
+    purity : float
+        Least share of the kept events that must be of the class.
+
+    Returns
+    -------
+    dict or None
+        The row of :func:`purity_curve`; None if no threshold gives that purity.
+    """
+    order = np.argsort(-score)
+    ranked, right = score[order], np.cumsum(is_class[order])
+    is_last = np.append(ranked[1:] != ranked[:-1], True)  # of those with equal scores
+    enough = (right > 0) & (right >= purity * np.arange(1, len(score) + 1))
+    if not (is_last & enough).any():
+        return None
+    threshold = ranked[np.flatnonzero(is_last & enough)[-1:]].astype(np.float64)
+    (row,) = purity_curve(score, is_class, threshold)
+    return row
 
 
-def _score(
-    events: Events, rows: NDArray[np.int64], bundle: Bundle, scorer: Scorer
-) -> dict[str, NDArray[np.float32]]:
-    parts = []
-    for start in range(0, len(rows), scorer.batch_size):
-        hits = take_events(events.hits, rows[start : start + scorer.batch_size])
-        parts.append(scorer.run(bundle.contract.make_inputs(hits), ["scores", "latent"]))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _part(scored: Scored, data_set: str) -> _DataSet:
+    rows = scored.labelled(scored.events.data_sets.index(data_set))
+    return _DataSet(
+        scored.classes,
+        scored.events.label[rows],
+        scored.scores[rows],
+        scored.class_scores()[rows],
+        scored.latent[rows],
+        None if scored.novelty is None else scored.novelty[rows],
+    )
 
 
 def _folds(part: _DataSet) -> list[dict[str, Any]]:
@@ -198,9 +235,43 @@ def _few_labels(part: _DataSet) -> Iterable[dict[str, Any]]:
 def _purities(part: _DataSet) -> Iterable[dict[str, Any]]:
     thresholds = np.linspace(0.0, 1.0, _PURITY_STEPS + 1)
     for index in np.unique(part.label):
-        curve = purity_curve(part.scores[:, index], part.label == index, thresholds)
+        curve = purity_curve(part.class_scores[:, index], part.label == index, thresholds)
         for row in curve:
-            yield {"class": part.classes[index]} | {k: round(v, 5) for k, v in row.items()}
+            yield {"class": part.classes[index]} | _rounded(row)
+
+
+def _thresholds(part: _DataSet) -> Iterable[dict[str, Any]]:
+    for index in np.unique(part.label):
+        for purity in PURITIES:
+            row = threshold_for(part.class_scores[:, index], part.label == index, purity)
+            if row is not None:
+                yield {"class": part.classes[index], "wanted_purity": purity} | _rounded(row)
+
+
+def _anomalies(part: _DataSet) -> Iterable[dict[str, Any]]:
+    """Area under the ROC curve of scores that know no classes."""
+    scores = {"latent_mean": part.latent.mean(1), "latent_square": np.square(part.latent).mean(1)}
+    if part.novelty is not None:
+        scores["novelty"] = part.novelty
+    return _anomaly_rows(scores, part.classes, part.label)
+
+
+def _anomaly_rows(
+    scores: dict[str, NDArray[np.float32]], classes: list[str], label: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    is_unusual = np.array(classes)[label] == ANOMALY
+    if is_unusual.all() or not is_unusual.any():
+        return []
+    return [{"score": k, "auc": round(v, 4)} for k, v in anomaly_auc(scores, is_unusual).items()]
+
+
+def _rounded(row: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in row.items()}
+
+
+def _draw(part: _DataSet, own: dict[str, list[dict[str, Any]]]) -> list[str]:
+    pictures = [_draw_few(own["few_labels"])] if own["few_labels"] else []
+    return [*pictures, _draw_purity(own["purity"]), _draw_calibration(part), _draw_latent(part)]
 
 
 def _draw_few(rows: list[dict[str, Any]]) -> str:
@@ -224,6 +295,53 @@ def _draw_purity(rows: list[dict[str, Any]]) -> str:
     axes.set(xlabel="efficiency", ylabel="purity")
     axes.legend()
     return _picture(figure)
+
+
+def _draw_calibration(part: _DataSet) -> str:
+    figure, axes = _figure("Calibration: the highest score, and how often it is right")
+    mean_score, share_right, n_events = calibration_bins(part.scores, part.label)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axes.scatter(mean_score, share_right, s=5 + 200 * n_events / n_events.sum())
+    axes.set(xlabel="mean highest score", ylabel="share of right ones", xlim=(0, 1), ylim=(0, 1))
+    return _picture(figure)
+
+
+def _redraw(
+    run_folder: Path, data: Sequence[Path], labels: Sequence[Path]
+) -> tuple[str, list[dict[str, Any]], str]:
+    """Reconstructions of a training beside their originals, and its anomaly scores."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    scoring, contract = load_run(run_folder)
+    model = scoring.model
+    if type(model).reconstruct is LatentModel.reconstruct:
+        raise UsageError(f"--run-folder: {run_folder}: its model has no decoder")
+    classes = [event_class.name for event_class in contract.classes]
+    events = load_events(data, labels, classes, contract.hits, contract.detector)
+    enough = events.hits.counts >= contract.hits.min_hits
+    events = events.take(np.flatnonzero(enough & (events.label >= 0)))
+    inputs = tuple(contract.make_inputs(events.hits).values())
+    cpu = torch.device("cpu")
+    rows = _anomaly_rows(anomaly_scores(model, inputs, cpu), classes, events.label)
+    shown = np.concatenate(
+        [np.flatnonzero(events.label == k)[:_REDRAWN_A_CLASS] for k in np.unique(events.label)]
+    )
+    some = tuple(part[shown] for part in inputs)
+    drawn = torch.cat(apply_in_batches(lambda *b: model.reconstruct(model.encode(*b)), some, cpu))
+    figure, axes = plt.subplots(
+        2, len(shown), figsize=(1.3 * len(shown), 3), layout="constrained", squeeze=False
+    )
+    for column, row in enumerate(shown):
+        axes[0, column].set_title(classes[events.label[row]], fontsize=8)
+        for line, image in enumerate((some[0][column, 0], drawn[column, 0].numpy())):
+            axes[line, column].imshow(image, origin="lower", vmin=0.0, vmax=1.0)
+            axes[line, column].set(xticks=[], yticks=[])
+    axes[0, 0].set_ylabel("event")
+    axes[1, 0].set_ylabel("redrawn")
+    return f"{run_folder.name}: reconstructions, first view", rows, _picture(figure)
 
 
 def _draw_latent(part: _DataSet) -> str:
@@ -267,22 +385,24 @@ def _picture(figure: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _section(text: str, folds: list[dict[str, Any]], pictures: list[str]) -> str:
+_CAPTIONS = {
+    "folds": f"f1 of a new logistic regression on the latent, {_N_FOLDS} folds:",
+    "thresholds": "lowest threshold that gives a wanted purity (68% intervals):",
+    "anomaly": f"area under the ROC curve of anomaly scores, {ANOMALY} being the anomaly:",
+}
+
+
+def _section(text: str, own: dict[str, list[dict[str, Any]]], pictures: list[str]) -> str:
     title, _, rest = text.partition("\n")
-    lines = [
-        f"<tr><td>{html.escape(row['class'])}</td>"
-        f"<td>{row['f1']:.3f} ± {row['spread']:.3f}</td></tr>"
-        for row in folds
-    ]
-    table = ""
-    if lines:
-        table = (
-            f"<p>f1 of a new logistic regression on the latent, {_N_FOLDS} folds:</p><table>"
-            + "".join(lines)
-            + "</table>"
-        )
+    parts = [f"<h2>{html.escape(title)}</h2><pre>{html.escape(rest)}</pre>"]
+    for name, caption in _CAPTIONS.items():
+        if rows := own.get(name):
+            lines = [list(rows[0]), *(row.values() for row in rows)]
+            cells = ("".join(f"<td>{html.escape(str(x))}</td>" for x in line) for line in lines)
+            table = "".join(f"<tr>{line}</tr>" for line in cells)
+            parts.append(f"<p>{html.escape(caption)}</p><table>{table}</table>")
     images = "".join(f'<img src="data:image/png;base64,{picture}">' for picture in pictures)
-    return f"<h2>{html.escape(title)}</h2><pre>{html.escape(rest)}</pre>{table}<p>{images}</p>"
+    return "".join(parts) + f"<p>{images}</p>"
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -35,6 +35,7 @@ from attpc_filter.rebuild.hits import HitSettings, ZCalibration
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.score.bundle import Contract, EventClass, load_bundle
 from attpc_filter.score.scorer import Scorer
+from tests.conftest import SHARED, shared
 from tests.export.conftest import Training, train_arguments, write_config
 from tests.export.test_export_models import blobs, make_tiny
 
@@ -150,6 +151,9 @@ def test_a_bundle_gives_what_pytorch_gives_and_the_same_tags(
     if kind in ("ar1", "backbone"):
         images = torch.nn.functional.interpolate(images, size=32)
     images = images + 0.02 * torch.rand_like(images)
+    if SHARED.exists():  # the events of a run besides
+        images = torch.cat([images, torch.from_numpy(shared_images(images.shape[-1]))])
+        label = np.arange(len(images)) % 3
     images[0], images[1] = 0.0, 1.0
     shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
     model = build_model(tiny(kind), shape).eval()
@@ -183,10 +187,22 @@ def test_a_bundle_gives_what_pytorch_gives_and_the_same_tags(
         scores, latents = ran["scores"], ran["latent"]
         assert np.abs(scores - expected).max() <= 1e-4
         assert np.abs(latents - latent).max() <= 1e-4 * max(1.0, np.abs(latent).max())
-        counts = np.full(70, 100)
+        counts = np.full(len(images), 100)
         tags = [tag_scores(part, counts, CLASSES, HitSettings()) for part in (scores, expected)]
         np.testing.assert_array_equal(*tags)
     assert np.allclose(scores.sum(axis=1), 1.0, atol=1e-5)
+
+
+def shared_images(size: int) -> NDArray[np.float32]:
+    """x-y projections of a shared run."""
+    events = load_events(
+        [shared("train/full/run_0101.h5")],
+        [shared("train/labels_full.csv")],
+        [event_class.name for event_class in CLASSES],
+        HitSettings(),
+        ZCalibration(),
+    )
+    return project(events.hits, ProjectionSettings(size=size, scale=10.0))
 
 
 def _entries(head: ClusterHead) -> dict[str, Any]:
