@@ -35,6 +35,8 @@ LABELS = ("train/labels_full.csv", "train/labels_clean.csv")
 ON_BOTH = ("default", "accurate")
 
 
+#: Presets that no CPU can train.
+FOR_A_GPU = ("vgg16-tuned",)
 STEPS = 5
 #: As many as the features of a backbone are computed for at a time.
 EVENTS_A_BATCH = 16
@@ -128,6 +130,7 @@ def main() -> None:
         with options.out.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     presets = {path.stem: path for path in sorted(PRESETS.rglob("*.yaml"))}
+    presets = {name: path for name, path in presets.items() if name not in FOR_A_GPU}
     missing = [path for name, path in presets.items() if name not in {r["preset"] for r in rows}]
     for preset in [*missing[: options.most], None]:
         if preset is not None:
