@@ -115,7 +115,8 @@ class Plan:
     Attributes
     ----------
     levels : tuple of Level
-        The data sets; those with a test are the columns of the table.
+        The data sets; those with a test are the columns of the table, and the last of them has
+        tables of its own.
     cells : tuple of Cell
         What is trained on which; in this order, one seed after the other.
     seeds : tuple of int
@@ -398,9 +399,10 @@ def _make_table(plan: Plan, found: Sequence[dict[str, Any]]) -> str:
         " ± standard deviation over the seeds (n); in brackets the thesis' number for its data.",
         _markdown(["", *levels], lines),
     ]
-    for level in levels:
-        results = [[e for e in found if (e["row"], e["level"]) == (row, level)] for row in rows]
-        parts += _details(level, {row: r for row, r in zip(rows, results, strict=True) if r})
+    of_last = {
+        row: [e for e in found if (e["row"], e["level"]) == (row, levels[-1])] for row in rows
+    }
+    parts += _details(levels[-1], {row: results for row, results in of_last.items() if results})
     return "\n\n".join(parts) + "\n"
 
 
