@@ -23,6 +23,7 @@ _EVENTS_A_BATCH = 256
 _KMEANS_STARTS = 20
 _STEPS_TO_LEARN_KMEANS = 300
 _LEAST = 1e-6
+_LEAST_ENTROPY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Mixae(LatentModel):
         mixture = (
             (log_share.exp() * error).sum(1).mean() / self.settings.theta
             + self.settings.alpha * entropy(log_share.exp()).mean()
-            + self.settings.gamma / entropy(log_share.exp().mean(0)).clamp(min=1e-3)
+            + self.settings.gamma * _inverse(entropy(log_share.exp().mean(0)))
         )
         return self.apart * mixture + (1.0 - self.apart) * alike, latent
 
@@ -147,7 +148,9 @@ class Mixae(LatentModel):
             )
         seed = int(torch.randint(2**31, ()))
         clusters = KMeans(self.settings.n_clusters, n_init=_KMEANS_STARTS, random_state=seed)
-        found = torch.from_numpy(clusters.fit_predict(latent.cpu().numpy())).long().to(device)
+        # standardised: a few events far out in one number are no cluster
+        scaled = (latent - latent.mean(0)) / latent.std(0).clamp(min=_LEAST)
+        found = torch.from_numpy(clusters.fit_predict(scaled.cpu().numpy())).long().to(device)
         optimizer = torch.optim.Adam(self.assignment.parameters(), 1e-2)
         for _ in range(_STEPS_TO_LEARN_KMEANS):
             optimizer.zero_grad()
@@ -160,6 +163,12 @@ class Mixae(LatentModel):
     def _decode(self, latent: Tensor) -> list[Tensor]:
         parts = latent.chunk(self.settings.n_clusters, 1)
         return [decoder(part) for decoder, part in zip(self.decoders, parts, strict=True)]
+
+
+def _inverse(batch_entropy: Tensor) -> Tensor:
+    """1 / entropy; below a least value its tangent, so that one cluster alone is no dead end."""
+    floor = batch_entropy.clamp(min=_LEAST_ENTROPY)
+    return 1.0 / floor + (floor - batch_entropy) / _LEAST_ENTROPY**2
 
 
 def entropy(share: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from attpc_export.registry import MODELS, build_model
 from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
 
 from attpc_filter.errors import UsageError
 
@@ -361,6 +362,16 @@ def test_the_loss_of_the_mixture() -> None:
     total += 11.0 / stats.entropy(share.mean(0))
     assert loss.item() == pytest.approx(total, rel=1e-5)
 
+    # all events in one cluster: the loss is finite and leads out of it
+    torch.nn.init.zeros_(model.assignment[-1].weight)
+    model.assignment[-1].bias.data = torch.tensor([10.0, 0.0, 0.0])
+    loss, _ = model.loss(images)
+    loss.backward()
+    slope = model.assignment[-1].bias.grad
+    assert slope is not None
+    assert loss.isfinite()
+    assert slope[0] > 0 > max(slope[1], slope[2])
+
 
 def test_mixae_can_start_from_k_means() -> None:
     torch.manual_seed(0)
@@ -370,7 +381,8 @@ def test_mixae_can_start_from_k_means() -> None:
     with torch.no_grad():
         latent = model.encode(torch.from_numpy(images))
         found = model.assign(latent).argmax(1).numpy()
-    expected = KMeans(3, n_init=20, random_state=0).fit_predict(latent.numpy())
+    scaled = StandardScaler().fit_transform(latent.numpy())
+    expected = KMeans(3, n_init=20, random_state=0).fit_predict(scaled)
     assert adjusted_rand_score(expected, found) == 1.0
     assert model.apart == 1.0
     never = Mixae(MixaeSettings(3, BARE, 4), SHAPE)
