@@ -370,11 +370,12 @@ class _RunWriter:
             batch.tags,
             batch.scores,
             batch.scored,
-            batch.hits.counts,
+            batch.n_hits,
             batch.reasons,
             batch.novelty,
         )
         if self._hits is not None:
+            assert batch.hits is not None
             self._hits.add(batch.records, batch.origins, batch.hits)
         if self._latents is not None:
             assert batch.latents is not None
@@ -382,7 +383,10 @@ class _RunWriter:
         for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
             for label in self._classes if tag == PASSTHROUGH else [tag]:
                 if label in self._streams:
-                    self._streams[label].add_rebuilt(record.name, batch.hits, index)
+                    if batch.hits is None:
+                        self._streams[label].add(record.name)
+                    else:
+                        self._streams[label].add_rebuilt(record.name, batch.hits, index)
                     self._events[label] += 1
 
     def close(self) -> None:
@@ -425,6 +429,8 @@ def _keep_for_picture(batch: Batch, run: int, job: Job) -> None:
         return
     if sum(map(len, job.score_sample)) < 20_000:
         job.score_sample.append(batch.scores[batch.scored])
+    if batch.hits is None:
+        return
     for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
         kept = job.examples.setdefault(tag, [])
         if len(kept) < _EXAMPLES_A_TAG and batch.scored[index]:

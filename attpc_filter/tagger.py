@@ -27,6 +27,7 @@ from attpc_filter.formats import Run
 from attpc_filter.formats.run import Allocate, allocate_new
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
+from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Origin, Record, join_hits
 from attpc_filter.score.bundle import Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
@@ -58,6 +59,7 @@ class Tagger:
     calibration: ZCalibration
     thresholds: list[float]
     scorer: Scorer
+    features: NDArray[np.float32]  # of the pads, for a graph that reads traces
 
     @property
     def contract(self) -> Contract:
@@ -97,8 +99,10 @@ class Batch:
     ----------
     records : list of Record
         The events; their traces and points are gone once the hits are made.
-    hits : Hits
-        Their hits.
+    hits : Hits or None
+        Their hits; None if the graph makes them of traces and keeps them.
+    n_hits : ndarray of int64, shape (n_events,)
+        How many each has.
     origins : ndarray of uint8, shape (n_events,)
         Where the hits come from, an :class:`attpc_filter.records.Origin` each.
     scored : ndarray of bool, shape (n_events,)
@@ -114,7 +118,8 @@ class Batch:
     """
 
     records: list[Record]
-    hits: Hits
+    hits: Hits | None
+    n_hits: NDArray[np.int64]
     origins: NDArray[np.uint8]
     scored: NDArray[np.bool_] = field(init=False)
     scores: NDArray[np.float32] = field(init=False)
@@ -163,8 +168,15 @@ def load_tagger(config: Config) -> Tagger:
         raise UsageError(
             f"keep_latents: model {bundle.path} does not declare the size of its latent"
         )
-    _compile(contract, plane, calibration)
-    return Tagger(config, bundle, plane, calibration, thresholds, scorer)
+    if contract.traces is None:
+        _compile(contract, plane, calibration)
+    elif config.keep_hits:
+        raise UsageError(
+            f"keep_hits: model {bundle.path} makes hits of traces and keeps them to itself; take"
+            " the bundle that it was made of"
+        )
+    features = pad_features(plane)
+    return Tagger(config, bundle, plane, calibration, thresholds, scorer, features)
 
 
 def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
@@ -185,13 +197,16 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
     Raises
     ------
     InputError
-        If the run holds hits that were not made as the model wants them.
+        If the run holds hits that were not made as the model wants them, or hits where the model
+        reads traces.
     """
     _require_same_hits(run, tagger)
+    traces = tagger.contract.traces
+    n_rows = _BUFFER_TRACES if traces is None else traces.n_traces
     n_workers = min(tagger.config.n_threads, MOST_WORKERS)
     free: SimpleQueue[_Buffer] = SimpleQueue()
     for _ in range(_BUFFERS_A_WORKER * n_workers + 1):
-        free.put(np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16))
+        free.put(np.empty((n_rows, N_TRACE_COLUMNS), np.int16))
     under_way: deque[Future[Batch]] = deque()
     at = 0
     with interrupts_noted(), _quick_switches(), ThreadPoolExecutor(n_workers) as workers:
@@ -202,7 +217,7 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
                     events = run.events[at : at + BATCH_EVENTS]
                     parts = [
                         workers.submit(_rebuild, part, buffer, free, tagger)
-                        for part, buffer in _read_parts(run, events, free)
+                        for part, buffer in _read_parts(run, events, free, traces is not None)
                     ]
                     # the parts come first: whoever gets to the batch does not wait in vain
                     under_way.append(workers.submit(_score, parts, tagger))
@@ -223,7 +238,7 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
 def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:
     return assign_tags(
         batch.scores,
-        batch.hits.counts,
+        batch.n_hits,
         np.array([record.passthrough for record in batch.records]),
         [record.reason for record in batch.records],
         tagger.classes,
@@ -274,7 +289,7 @@ def _require_same_hits(run: Run, tagger: Tagger) -> None:
 
 
 def _read_parts(
-    run: Run, events: list[tuple[int, str]], free: SimpleQueue[_Buffer]
+    run: Run, events: list[tuple[int, str]], free: SimpleQueue[_Buffer], only_traces: bool
 ) -> Iterator[tuple[list[Record], _Buffer]]:
     """Read events in parts whose traces lie in one buffer each."""
     while events:
@@ -284,6 +299,11 @@ def _read_parts(
                 buffer = free.get(timeout=_TICK_S)
             check_interrupted()
         records = _read_part(run, events, buffer)
+        if only_traces and any(record.points is not None for record in records):
+            raise InputError(
+                f"{run.path}: holds hits, and the model reads raw traces; give it the raw run, or"
+                " take the bundle that the model was made of"
+            )
         events = events[len(records) :]
         yield records, buffer
 
@@ -306,38 +326,93 @@ def _read_part(run: Run, events: list[tuple[int, str]], buffer: _Buffer) -> list
     return records
 
 
+@dataclass(slots=True)
+class _Part:
+    """Events of a batch, rebuilt; what the graph gives, a row an event, if it read their traces."""
+
+    records: list[Record]
+    origins: list[Origin]
+    hits: Hits | None = None
+    found: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
 def _rebuild(
     records: list[Record], buffer: _Buffer, free: SimpleQueue[_Buffer], tagger: Tagger
-) -> tuple[list[Record], Hits, list[Origin]]:
-    """Rebuild hits; frees the traces and the buffer that holds them."""
+) -> _Part:
+    """Rebuild hits, or have the graph do it; frees the traces and the buffer that holds them."""
     try:
-        hits = rebuild_hits(records, tagger.plane, tagger.contract.hits, tagger.calibration)
-        origins = [record.origin for record in records]
+        part = _Part(records, [record.origin for record in records])
+        if tagger.contract.traces is not None:
+            part.found = _score_traces(records, tagger.contract.traces, tagger)
+        else:
+            part.hits = rebuild_hits(
+                records, tagger.plane, tagger.contract.hits, tagger.calibration
+            )
         for record in records:
             record.traces = record.points = None
-        return records, hits, origins
+        return part
     finally:
         free.put(buffer)
 
 
-def _score(parts: list[Future[tuple[list[Record], Hits, list[Origin]]]], tagger: Tagger) -> Batch:
-    """Join the parts of a batch, make the model's inputs and score them."""
-    records, hits, origins = zip(*(part.result() for part in parts), strict=True)
-    batch = Batch(
-        list(chain.from_iterable(records)),
-        join_hits(list(hits)),
-        np.array(list(chain.from_iterable(origins)), np.uint8),
-    )
+def _score_traces(
+    records: list[Record], most: TraceBatch, tagger: Tagger
+) -> dict[str, NDArray[Any]]:
+    """Run a graph that reads traces, on as many events at a time as it takes."""
+    sizes = [0 if record.traces is None else len(record.traces) for record in records]
+    for index, record in enumerate(records):
+        if sizes[index] > most.n_traces:
+            record.reason = f"{sizes[index]} traces, the model reads at most {most.n_traces}"
+            record.traces, sizes[index] = None, 0
+    found: list[dict[str, NDArray[Any]]] = []
+    start = 0
+    while start < len(records):
+        stop = start + 1
+        while stop < min(len(records), start + most.n_events) and (
+            sum(sizes[start : stop + 1]) <= most.n_traces
+        ):
+            stop += 1
+        gather_traces(
+            records[start:stop],
+            tagger.plane,
+            tagger.features,
+            tagger.contract.hits.drop_beam_pads,
+            tagger.calibration,
+            tagger.scorer.room(),
+        )
+        outputs = tagger.scorer.run_room()
+        found.append({name: rows[: stop - start] for name, rows in outputs.items()})
+        start = stop
+    return {name: np.concatenate([some[name] for some in found]) for name in found[0]}
+
+
+def _score(futures: list[Future[_Part]], tagger: Tagger) -> Batch:
+    """Join the parts of a batch; make the model's inputs of its hits and score them."""
+    parts = [future.result() for future in futures]
+    records = list(chain.from_iterable(part.records for part in parts))
+    origins = np.array(list(chain.from_iterable(part.origins for part in parts)), np.uint8)
     contract = tagger.contract
-    readable = np.array([not (record.reason or record.passthrough) for record in batch.records])
-    batch.scored = readable & (batch.hits.counts >= contract.hits.min_hits)
-    wanted = {
-        "scores": True,
-        "latent": tagger.config.keep_latents,
-        "novelty": contract.novelty_threshold is not None,
-    }
-    inputs = contract.make_inputs(batch.hits, np.flatnonzero(batch.scored))
-    found = tagger.scorer.run(inputs, [name for name in wanted if wanted[name]])
+    readable = np.array([not (record.reason or record.passthrough) for record in records])
+    wanted = ["scores"]
+    if tagger.config.keep_latents:
+        wanted.append("latent")
+    if contract.novelty_threshold is not None:
+        wanted.append("novelty")
+    if contract.traces is not None:
+        found = {
+            name: np.concatenate([part.found[name] for part in parts])
+            for name in [*wanted, "n_hits"]
+        }
+        batch = Batch(records, None, found["n_hits"], origins)
+        batch.scored = readable & (batch.n_hits >= contract.hits.min_hits)
+        found = {name: found[name][batch.scored] for name in wanted}
+    else:
+        hits = join_hits([part.hits for part in parts if part.hits is not None])
+        batch = Batch(records, hits, hits.counts, origins)
+        batch.scored = readable & (batch.n_hits >= contract.hits.min_hits)
+        room = tagger.scorer.room()
+        inputs = contract.make_inputs(hits, np.flatnonzero(batch.scored), room)
+        found = tagger.scorer.run(inputs, wanted)
     batch.scores = _spread(found["scores"], batch.scored)
     if "latent" in found:
         batch.latents = _spread(found["latent"], batch.scored)

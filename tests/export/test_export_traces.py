@@ -1,8 +1,10 @@
 """Traces to tags in one graph: SciPy's peaks, the runtime's hits and projections, its tags."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +22,8 @@ from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import Record
 from attpc_filter.score.bundle import load_bundle
-from tests.conftest import shared
+from tests.conftest import Cli, files_below, read_tag_table, shared
+from tests.export.generated import write_run
 
 VIEWS = ProjectionSettings(views=("xy", "zr", "zp"), size=32)
 BATCH = TraceBatch(n_events=8, n_traces=4096)
@@ -163,3 +166,55 @@ def test_no_other_command_takes_it(
     assert main(["half", str(traces_bundle), "--data", data, "--out", out]) == 2
     assert "reads raw traces" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+SAMPLE = Path(__file__).parents[2] / "sample" / "run_0101.h5"
+
+
+def test_a_raw_run_gets_the_same_tags(traces_bundle: Path, call: Cli, tmp_path: Path) -> None:
+    """More events a part than the graph reads at a time; streams as ever. One hit is a tie."""
+    common = ["run", SAMPLE, "--device", "cpu", "--threads", 2, "--keep-latents"]
+    assert call(*common, "--out", tmp_path / "hits").status == 0
+    assert call(*common, "--out", tmp_path / "traces", "--model", traces_bundle).status == 0
+    one, other = (
+        read_tag_table(tmp_path / name / "tags" / "run_0101.parquet") for name in ("hits", "traces")
+    )
+    assert len(one) > BATCH.n_events
+    for event, row in one.items():
+        assert other[event]["tag"] == row["tag"]
+        for name in ("score_proton", "score_noise", "novelty"):
+            assert other[event][name] == pytest.approx(row[name], abs=2e-3)
+    assert sum(abs(other[event]["n_hits"] - row["n_hits"]) for event, row in one.items()) <= 1
+    assert files_below(tmp_path / "traces") == files_below(tmp_path / "hits")
+
+
+def test_an_event_too_large_for_the_graph_is_unreadable(
+    traces_bundle: Path, call: Cli, tmp_path: Path
+) -> None:
+    run = tmp_path / "run_0101.h5"
+    shutil.copy(SAMPLE, run)
+    with h5py.File(run, "r+") as file:
+        name, group = next(iter(file["events"].items()))
+        number, traces = int(name.removeprefix("event_")), group["get/pads"][:]
+        del group["get/pads"]
+        group["get/pads"] = np.resize(traces, (BATCH.n_traces + 1, traces.shape[1]))
+    ended = call("run", run, "--device", "cpu", "--out", tmp_path / "out", "--model", traces_bundle)
+    assert ended.status == 0
+    rows = read_tag_table(tmp_path / "out" / "tags" / "run_0101.parquet")
+    assert rows[number]["tag"] == "unreadable"
+    assert rows[number]["reason"] == "4097 traces, the model reads at most 4096"
+    assert sum(row["tag"] == "unreadable" for row in rows.values()) == 1
+
+
+def test_what_has_no_traces_is_refused(traces_bundle: Path, call: Cli, tmp_path: Path) -> None:
+    cloud, _ = write_run(tmp_path / "clouds", 5, 12, seed=1)
+    common = ["--device", "cpu", "--model", traces_bundle, "--out", tmp_path / "out"]
+    ended = call("run", cloud, *common)
+    assert ended.status != 0
+    assert "holds hits, and the model reads raw traces" in ended.err
+    ended = call("run", SAMPLE, *common, "--keep-hits", "--overwrite")
+    assert ended.status == 2
+    assert "keep_hits" in ended.the_error()
+    ended = call("bench", SAMPLE, "--model", traces_bundle)
+    assert ended.status == 2
+    assert "reads raw traces" in ended.the_error()

@@ -199,7 +199,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                         batch.tags,
                         batch.scores,
                         batch.scored,
-                        batch.hits.counts,
+                        batch.n_hits,
                         batch.reasons,
                         batch.novelty,
                     )
@@ -336,6 +336,7 @@ class FilterPhase(_TaggingPhase):
 
     def _look_at(self, batch: "Batch") -> list[str]:
         hits = batch.hits
+        assert hits is not None  # made of points, always
         owner = np.repeat(np.arange(hits.n_events), hits.counts)
         falls = (np.diff(hits.z) < 0) & (np.diff(owner) == 0)
         return super()._look_at(batch) + [
