@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Hdf5Run, read_array, require_finite
+from attpc_filter.formats.hdf5 import Hdf5Run, read_array, require_finite, without_warnings
 from attpc_filter.formats.run import Allocate, UnreadableEvent
 
 _COLUMNS = ("x", "y", "z", "t", "A")
@@ -29,6 +29,7 @@ class HitRun(Hdf5Run):
         """Whether there are objects ``Event_[N]``."""
         return any(cls.event_name.fullmatch(name) for name in file)
 
+    @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         table = self.file[name]
         if isinstance(table, h5py.Group):

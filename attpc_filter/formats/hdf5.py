@@ -47,6 +47,9 @@ _UNCACHED = h5p.create(h5p.DATASET_ACCESS)
 _UNCACHED.set_chunk_cache(0, 0, 1.0)
 
 
+#: For what reads points: what is no number is looked for, not warned of.
+without_warnings = np.errstate(all="ignore")
+
 #: Names in an event's group, under the empty name, and in each group in it.
 Members = dict[bytes, list[bytes]]
 
@@ -154,8 +157,7 @@ class Hdf5Run(Hdf5File):
     def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:
         """Read one event; if it cannot be read, the record says why."""
         try:
-            with np.errstate(all="ignore"):  # what is no number is looked for, not warned of
-                return Record(event, name, **self._read(self.event_group, name.encode(), allocate))
+            return Record(event, name, **self._read(self.event_group, name.encode(), allocate))
         except UnreadableEvent as error:
             return Record(event, name, reason=str(error))
         except HDF5_ERRORS as error:
@@ -344,10 +346,15 @@ def pad_numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
-    """First value of a dataset of integers, None if it is absent or empty."""
-    if not link_exists(parent, path.decode()):
+    """First value of a dataset of integers in a group that is there; None if absent or empty."""
+    if not parent.links.exists(path):
         return None
-    values = read_array(h5d.open(parent, path)).reshape(-1)
+    dataset = h5d.open(parent, path)
+    if dataset.shape == (1,) and dataset.get_type().equal(h5t.NATIVE_UINT16):  # as it always is
+        value = np.zeros(1, np.uint16)
+        dataset.read(h5s.ALL, h5s.ALL, value, h5t.NATIVE_UINT16)
+        return int(value[0])
+    values = read_array(dataset).reshape(-1)
     return int(values[0]) if len(values) else None
 
 
@@ -373,10 +380,11 @@ def read_array(dataset: h5d.DatasetID) -> NDArray[Any]:
     """
     if not _is_sound(dataset.get_type()):
         raise UnreadableEvent(f"numbers of a strange type ({dataset.dtype}): a damaged header")
-    n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
+    shape, dtype = dataset.shape, dataset.dtype
+    n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes > _MOST_BYTES:
         raise UnreadableEvent(f"a dataset claims {n_bytes / 1e9:,.1f} GB: a damaged header")
-    values = np.empty(dataset.shape, dataset.dtype)
+    values = np.empty(shape, dtype)
     if values.size:
         dataset.read(h5s.ALL, h5s.ALL, values)
     return values

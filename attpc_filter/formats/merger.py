@@ -18,6 +18,7 @@ traces normalises all the same.
 """
 
 import re
+from functools import cached_property
 from typing import Any, ClassVar
 
 import h5py
@@ -25,6 +26,7 @@ import numpy as np
 from h5py import h5g
 
 from attpc_filter.formats.hdf5 import (
+    HDF5_ERRORS,
     Addition,
     Hdf5Run,
     Members,
@@ -105,7 +107,7 @@ class LegacyRun(Hdf5Run):
         trigger = first_value(self.file.id, register) if self._has_frib else None
         return _read_event(group, name, trigger, allocate)
 
-    @property
+    @cached_property
     def _has_frib(self) -> bool:
         return "frib/evt" in self.file
 
@@ -141,9 +143,12 @@ class VersionedRun(Hdf5Run):
         """Whether the traces and all that Spyral demands besides are there."""
         exists = self.event_group.links.exists
         frib = name + b"/frib_physics"
-        return all(
-            exists(name + b"/" + path) for path in (self.traces_path, *self.other_paths)
-        ) and (not exists(frib) or exists(frib + b"/1903"))
+        try:
+            return all(
+                exists(name + b"/" + path) for path in (self.traces_path, *self.other_paths)
+            ) and (not exists(frib) or exists(frib + b"/1903"))
+        except HDF5_ERRORS:  # a group on the way is not there, or damaged
+            return False
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""

@@ -13,6 +13,7 @@ from attpc_filter.formats.hdf5 import (
     read_points,
     read_traces,
     require_finite,
+    without_warnings,
 )
 from attpc_filter.formats.run import Allocate
 
@@ -49,6 +50,7 @@ class CleanRun(Hdf5Run):
         """Whether there is a group ``clean``."""
         return isinstance(file.get("clean"), h5py.Group)
 
+    @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         table = read_points(group, name, columns=4)
         require_finite(table, range(4))

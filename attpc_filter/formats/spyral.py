@@ -6,7 +6,13 @@ from typing import Any
 import h5py
 from h5py import h5g
 
-from attpc_filter.formats.hdf5 import Hdf5Run, pad_numbers, read_points, require_finite
+from attpc_filter.formats.hdf5 import (
+    Hdf5Run,
+    pad_numbers,
+    read_points,
+    require_finite,
+    without_warnings,
+)
 from attpc_filter.formats.run import Allocate
 
 #: Spyral's columns are x, y, z, amplitude, integral, pad, time bucket, scale; ours in their places.
@@ -32,6 +38,7 @@ class CloudRun(Hdf5Run):
         """The cloud and its labels."""
         return [f"cloud/{name}", f"cloud/{name.replace('cloud', 'labels')}"]
 
+    @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         cloud = read_points(group, name, columns=8)
         require_finite(cloud, range(8))
