@@ -19,6 +19,11 @@ NEAR_ADC = 25.0
 LARGE = 1.0e9
 _MOST = np.iinfo(np.int16).max
 _N_BLOCKS = _N // BLOCK
+_N_LEVELS = 9  # doublings up to a window of 512 samples
+#: Multiplied with a number of one bit, this sequence of de Bruijn's has highest 5 bits that say
+#: which bit it is.
+_DE_BRUIJN = 0x077CB531
+_PLACE_OF_BIT = np.argsort([(_DE_BRUIJN << bit & 0xFFFFFFFF) >> 27 for bit in range(BLOCK)])
 
 
 #: Loops over one trace. They make no arrays, so numba need not count references to the views that
@@ -34,10 +39,10 @@ class Scratch(NamedTuple):
     ----------
     samples, kept : ndarray of int16, shape (512,)
         A trace, and those of its samples that belong to the base.
-    base : ndarray of float32, shape (512 + 2 x (n_taps - 1),)
-        The base, with a margin on either side.
-    sums : ndarray of float32, shape (3, len(base))
-        For the sums over a window.
+    base : ndarray of float32, shape (1 + n_doublings, 512 + 2 x (n_taps - 1))
+        The base, with a margin on either side, and its sums over 2, 4, 8, ... samples.
+    window : ndarray of float32, shape (512,)
+        Its sums over the window.
     smooth : ndarray of float32, shape (BLOCK,)
         The base of a block, smoothed.
     blocks : ndarray of int32, shape (n_blocks, BLOCK)
@@ -54,7 +59,7 @@ class Scratch(NamedTuple):
     samples: Any
     kept: Any
     base: Any
-    sums: Any
+    window: Any
     smooth: Any
     blocks: Any
     lows: Any
@@ -73,8 +78,8 @@ def make_scratch(n_taps):
     return Scratch(
         np.empty(_N, np.int16),
         np.empty(_N, np.int16),
-        np.empty(length, np.float32),
-        np.empty((3, length), np.float32),
+        np.empty((_N_LEVELS + 1, length), np.float32),
+        np.empty(_N, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty((_N_BLOCKS, BLOCK), np.int32),
         np.empty(_N_BLOCKS, np.int32),
@@ -162,7 +167,7 @@ def subtract_baseline(trace, taps, width, threshold, scratch):
     compiler vectorises. A loop of known, small length it unrolls instead; an index that could be
     negative, numba checks.
     """
-    samples, base, sums, blocks = scratch.samples, scratch.base, scratch.sums, scratch.blocks
+    samples, base, blocks = scratch.samples, scratch.base[0], scratch.blocks
     signal = blocks.reshape(-1)
     margin = len(taps) - 1
     for i in range(len(samples)):
@@ -190,8 +195,8 @@ def subtract_baseline(trace, taps, width, threshold, scratch):
     half = int((width - 1.0) / 2.0)
     fraction = np.float32((width - 1.0) / 2.0 - half)
     norm = np.float32(1.0 / width)
-    window = sums[0]
-    _window_sums(base[margin - half :], 2 * half + 1, sums[1], sums[2], window)
+    window = scratch.window
+    _window_sums(scratch.base, margin - half, 2 * half + 1, window)
     below = base[margin - half - 1 :]
     beyond = base[margin + half + 1 :]
     for i in range(len(signal)):
@@ -238,25 +243,36 @@ def _base_level(samples, kept):
 
 
 @_loop
-def _window_sums(values, length, level, other, sums):
-    """Sums of ``length`` (odd) successive values from each index on, by doubling what is summed."""
+def _window_sums(levels, start, length, sums):
+    """Sums of ``length`` (odd) successive values from each index on, by doubling what is summed.
+
+    The values stand in ``levels[0]``, those from ``start`` on are summed; the other rows are room.
+    """
+    if length == 1:
+        for i in range(len(sums)):
+            sums[i] = levels[0, start + i]
+        return
     size = 1
-    for i in range(len(level)):
-        level[i] = values[i]
-    for i in range(len(sums)):
-        sums[i] = values[i]
-    begin = 1
-    while 2 * size <= length:
-        ahead = level[size:]
-        for i in range(len(ahead)):
-            other[i] = level[i] + ahead[i]
-        level, other = other, level
+    begin = start + 1
+    for depth in range(len(levels) - 1):
+        if 2 * size > length:
+            break
+        _add(levels[depth], levels[depth, size:], levels[depth + 1, : levels.shape[1] - size])
         size *= 2
         if length & size:
-            part = level[begin:]
-            for i in range(len(sums)):
-                sums[i] += part[i]
+            part = levels[depth + 1, begin:]
+            if begin == start + 1:
+                _add(levels[0, start:], part, sums)
+            else:
+                for i in range(len(sums)):
+                    sums[i] += part[i]
             begin += size
+
+
+@_loop
+def _add(one, other, total):
+    for i in range(len(total)):
+        total[i] = one[i] + other[i]
 
 
 @_loop
@@ -336,6 +352,16 @@ def _lowest_after(signal, lows, highs, at):
 
 
 @_loop
+def _maxima(here, before, after, highest_below):
+    """Bits of the samples that exceed ``highest_below`` and where a maximum begins."""
+    bits = np.int32(0)
+    for i in range(len(here)):
+        begins = (here[i] > highest_below) & (before[i] < here[i]) & (after[i] <= here[i])
+        bits |= np.int32(np.int32(begins) << np.int32(i))
+    return np.int64(bits) & 0xFFFFFFFF
+
+
+@_loop
 def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
     """Find peaks above a threshold as SciPy's ``find_peaks`` does.
 
@@ -355,16 +381,23 @@ def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
     for block in range(_N_BLOCKS):
         if highs[block] <= highest_below:
             continue
-        for i in range(max(block * BLOCK, 1), min((block + 1) * BLOCK, _N - 1)):
-            sample = signal[i]
-            if sample > highest_below and signal[i - 1] < sample and signal[i + 1] <= sample:
-                ahead = i + 1
-                while ahead < _N - 1 and signal[ahead] == signal[i]:
-                    ahead += 1
-                if signal[ahead] < signal[i]:
-                    peaks[found] = (i + ahead - 1) // 2
-                    keep[found] = True
-                    found += 1
+        # the first and the last sample have no neighbour to exceed
+        start = block * BLOCK + (block == 0)
+        stop = (block + 1) * BLOCK - (block == _N_BLOCKS - 1)
+        maxima = _maxima(
+            signal[start:stop], signal[start - 1 :], signal[start + 1 :], highest_below
+        )
+        while maxima:
+            lowest_bit = maxima & -maxima
+            maxima ^= lowest_bit
+            i = start + _PLACE_OF_BIT[(lowest_bit * _DE_BRUIJN & 0xFFFFFFFF) >> 27]
+            ahead = i + 1
+            while ahead < _N - 1 and signal[ahead] == signal[i]:
+                ahead += 1
+            if signal[ahead] < signal[i]:
+                peaks[found] = (i + ahead - 1) // 2
+                keep[found] = True
+                found += 1
 
     # highest first, each removes its neighbours; of equal ones the earlier goes first (SciPy's
     # order among equal ones is its sort's, which no one promises)
