@@ -252,8 +252,15 @@ def _measure(name: str, sample: Sample, work: Callable[[], object], repeats: int
 def _look_at(run: Run) -> tuple[Sample, list[Record]]:
     """Count what the events hold; the first of them, with their traces, to measure rebuilding."""
     held: list[Record] = []
-    n_traces = n_bytes = held_bytes = 0
-    for record in run.records():
+    n_traces = n_bytes = held_bytes = used = 0
+    room = allocate_new(_HELD_BYTES // (2 * N_TRACE_COLUMNS))
+
+    def allocate(rows: int) -> NDArray[np.int16]:  # one behind the other, as in a job's buffers
+        nonlocal used
+        used += rows
+        return room[used - rows : used] if used <= len(room) else allocate_new(rows)
+
+    for record in run.records(allocate):
         matrix = record.points if record.traces is None else record.traces
         if matrix is None:
             continue

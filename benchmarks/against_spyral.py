@@ -4,10 +4,11 @@
 
 Both read the same file: a copy of the run with the names that Spyral looks for. The whole job of
 attpc-filter (read, hits, projections, model, tags, link streams) runs as its own process on a run
-of the same events repeated to 20 times the length, so that its start does not weigh; its events/s
+of the same events repeated to 12 times the length, so that its start does not weigh; its events/s
 are those of the manifest, from opening the run to the last renamed file. They take turns: Spyral
-and attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores.
-Then its peak memory at several lengths.
+and attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores,
+and two of attpc-filter at a time, a core and a run each, which is all that the machine gives. Then
+its peak memory at several lengths.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing import SimpleQueue
 from pathlib import Path
 
@@ -82,14 +84,31 @@ def with_hits_of_mode(model: Path, mode: str, target: Path) -> None:
     onnx.save(bundle, target)
 
 
-def run_filter(run: Path, out: Path, cores: set[int], *options: object) -> tuple[float, float]:
-    """Events/s and peak memory [MiB] of ``attpc-filter run`` as its own process."""
-    command = [sys.executable, "-m", "attpc_filter.cli", "run", run, "--out", out]
-    command += ["--overwrite", "--no-picture", "--threads", len(cores), *options]
-    os.sched_setaffinity(0, cores)  # the child inherits it
-    subprocess.run([str(part) for part in command], capture_output=True, check=True)
-    manifest = json.loads((out / "manifest.json").read_text())
-    return manifest["runs"][0]["events_per_s"], manifest["peak_memory_bytes"] / 2**20
+def run_filter(
+    runs: Sequence[Path], place: Path, cores: set[int], threads: int, *options: object
+) -> tuple[float, float]:
+    """Run ``attpc-filter run`` on each of the runs at a time, every one as its own process.
+
+    Returns
+    -------
+    rate : float
+        Events/s, added up.
+    memory : float
+        Peak memory of the largest [MiB].
+    """
+    os.sched_setaffinity(0, cores)  # the children inherit it
+    outs = [place / f"out {index}" for index in range(len(runs))]
+    processes = []
+    for run, out in zip(runs, outs, strict=True):
+        command = [sys.executable, "-m", "attpc_filter.cli", "run", run, "--out", out]
+        command += ["--overwrite", "--no-picture", "--threads", threads, *options]
+        silent = subprocess.DEVNULL
+        processes.append(subprocess.Popen([*map(str, command)], stdout=silent, stderr=silent))
+    if any([process.wait() for process in processes]):
+        raise SystemExit(f"attpc-filter failed on one of {', '.join(map(str, runs))}")
+    manifests = [json.loads((out / "manifest.json").read_text()) for out in outs]
+    rates = [manifest["runs"][0]["events_per_s"] for manifest in manifests]
+    return sum(rates), max(manifest["peak_memory_bytes"] for manifest in manifests) / 2**20
 
 
 def main() -> None:
@@ -114,8 +133,9 @@ def main() -> None:
             events = file["events"].values()
             pads = [event["get/pads" if "get" in event else "get_traces"] for event in events]
             rows["traces an event"] = sum(map(len, pads)) / n_events
-        long, out = place / options.run.name, place / "out"
-        make_long_run(readable, long, 20 * n_events)
+        long, other = place / options.run.name, place / "run_9999.h5"
+        make_long_run(readable, long, 12 * n_events)
+        shutil.copyfile(long, other)
         peak = place / "peak.onnx"
         with_hits_of_mode(load_bundle("default").path, "peak", peak)
         measured: dict[str, list[float]] = {}
@@ -123,11 +143,12 @@ def main() -> None:
             os.sched_setaffinity(0, one)
             found = {
                 "Spyral PointcloudPhase": spyral_events_per_s(readable, place / f"spyral{turn}"),
-                "multi hits, one core": run_filter(long, out, one)[0],
-                "peak hits, one core": run_filter(long, out, one, "--model", peak)[0],
+                "multi hits, one core": run_filter([long], place, one, 1)[0],
+                "peak hits, one core": run_filter([long], place, one, 1, "--model", peak)[0],
             }
             if len(two) == 2:
-                found["multi hits, two cores"] = run_filter(long, out, two)[0]
+                found["multi hits, two cores"] = run_filter([long], place, two, 2)[0]
+                found["two jobs, a core each"] = run_filter([long, other], place, two, 1)[0]
             if turn:  # the first one warms up
                 for name, rate in found.items():
                     measured.setdefault(name, []).append(rate)
@@ -137,6 +158,7 @@ def main() -> None:
             ("multi hits, one core", "Spyral PointcloudPhase"),
             ("peak hits, one core", "Spyral PointcloudPhase"),
             ("multi hits, two cores", "multi hits, one core"),
+            ("two jobs, a core each", "multi hits, one core"),
         ]
         for ours, other in pairs:
             if ours in measured:
@@ -144,7 +166,7 @@ def main() -> None:
                 rows[f"{ours} / {other}"] = statistics.median(ratios)
         for length in options.lengths:
             make_long_run(readable, long, length)
-            rows[f"peak memory at {length} events [MiB]"] = run_filter(long, out, two)[1]
+            rows[f"peak memory at {length} events [MiB]"] = run_filter([long], place, two, 2)[1]
     machine = f"{processor()}, {len(available)} cores"
     for name, value in rows.items():
         print(f"{name:60} {value:10.1f}")
