@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     commands = {"train": _train, "export": _export, "evaluate": _evaluate, "head": _head}
     commands["novelty"] = _novelty
+    commands |= {"fit-head": _fit_head, "suggest": _suggest, "pseudo-labels": _pseudo_labels}
+    commands |= {"clusters": _clusters, "name-clusters": _name_clusters}
     commands |= {"compare": _compare, "report": _report, "search": _search, "half": _half}
     commands["traces"] = _traces
     try:
@@ -166,6 +168,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of these events together, and so of the largest one (default: 16384)",
     )
 
+    _add_without_labels(commands)
+
     head = commands.add_parser(
         "head", help="fit a new head on stored latents, for attpc-filter retag --head"
     )
@@ -188,6 +192,82 @@ def _parser() -> argparse.ArgumentParser:
         help="column of the labels whose equal numbers are copies of one physics event",
     )
     return parser
+
+
+def _add_without_labels(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Commands for few labels and for none; each works on a bundle's latent."""
+    bundle_help = "path of the ONNX file, or name of a bundle that ships"
+
+    fit_head = commands.add_parser(
+        "fit-head", help="give a bundle a head that a few labels make; its encoder stays"
+    )
+    fit_head.add_argument("bundle", help=bundle_help)
+    _add_data(fit_head)
+    fit_head.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    fit_head.add_argument(
+        "--kind",
+        choices=["kernel", "logistic"],
+        default="kernel",
+        help="kernel machine (the default), or logistic regression",
+    )
+    fit_head.add_argument(
+        "--inverse-regularisation",
+        type=float,
+        metavar="C",
+        help="(default: 20 for a kernel machine, 1 for a logistic regression)",
+    )
+    fit_head.add_argument(
+        "--group-column",
+        default="",
+        metavar="NAME",
+        help="column of the labels whose equal numbers are copies of one physics event",
+    )
+
+    suggest = commands.add_parser(
+        "suggest", help="list the events whose labels would help a bundle most, with pictures"
+    )
+    suggest.add_argument("bundle", help=bundle_help)
+    _add_runs(suggest)
+    _add_labels(suggest, required=False)
+    suggest.add_argument(
+        "--events", type=int, default=48, metavar="N", help="to suggest (default: 48)"
+    )
+    suggest.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.csv", help="a picture stands beside it"
+    )
+
+    pseudo = commands.add_parser(
+        "pseudo-labels", help="write the labels that a bundle is sure of, to train with"
+    )
+    pseudo.add_argument("bundle", help=bundle_help)
+    _add_runs(pseudo)
+    _add_labels(pseudo, required=False)
+    pseudo.add_argument(
+        "--share",
+        type=float,
+        default=0.8,
+        help="of the events scored as a class, so many get its label (default: 0.8)",
+    )
+    pseudo.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+
+    clusters = commands.add_parser(
+        "clusters", help="find clusters in a bundle's latent, and show them so that you name them"
+    )
+    clusters.add_argument("bundle", help=bundle_help)
+    _add_runs(clusters)
+    clusters.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    clusters.add_argument(
+        "--clusters", type=int, default=0, metavar="N", help="(default: as many as are stable)"
+    )
+    clusters.add_argument("--seed", type=int, default=1, help="of what is drawn (default: 1)")
+
+    named = commands.add_parser(
+        "name-clusters", help="make a bundle of clusters, once you have named them"
+    )
+    named.add_argument("bundle", help="the one whose latent was clustered")
+    named.add_argument("folder", type=Path, metavar="FOLDER", help="output of clusters")
+    _add_runs(named)
+    named.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -315,6 +395,56 @@ def _traces(options: argparse.Namespace) -> None:
 
     write_traces(options.bundle, options.out, options.events, options.traces)
     print(f"bundle: {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _fit_head(options: argparse.Namespace) -> None:
+    from attpc_export.rehead import fit_new_head
+
+    fit = fit_new_head(
+        options.bundle,
+        options.data,
+        options.labels,
+        options.out,
+        options.kind,
+        options.inverse_regularisation,
+        options.group_column,
+    )
+    print(fit.describe())
+    print(f"bundle: {options.out}")
+
+
+def _suggest(options: argparse.Namespace) -> None:
+    from attpc_export.suggest import suggest
+
+    picture = suggest(options.bundle, options.data, options.labels, options.events, options.out)
+    print(f"table: {options.out}\npicture: {picture}")
+
+
+def _pseudo_labels(options: argparse.Namespace) -> None:
+    from attpc_export.suggest import write_pseudo_labels
+
+    found = write_pseudo_labels(
+        options.bundle, options.data, options.labels, options.out, options.share
+    )
+    print("labels: " + ", ".join(f"{count} {name}" for name, count in found.items()))
+    print(f"table: {options.out}")
+
+
+def _clusters(options: argparse.Namespace) -> None:
+    from attpc_export.naming import NAMES_NAME, SHEET_NAME, write_clusters
+
+    found = write_clusters(
+        options.bundle, options.data, options.out, options.clusters, options.seed
+    )
+    print(found.describe())
+    print(f"look at {options.out / SHEET_NAME}, then name them in {options.out / NAMES_NAME}")
+
+
+def _name_clusters(options: argparse.Namespace) -> None:
+    from attpc_export.naming import name_and_write
+
+    name_and_write(options.bundle, options.folder, options.data, options.out)
+    print(f"bundle: {options.out}")
 
 
 def _report(options: argparse.Namespace) -> None:

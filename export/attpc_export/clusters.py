@@ -171,7 +171,7 @@ class ClusterScores(nn.Module):
     ----------
     head : ClusterHead
         The head.
-    model : LatentModel
+    model : LatentModel, optional
         The model; its own clusters are used if the head says so.
     """
 
@@ -182,10 +182,10 @@ class ClusterScores(nn.Module):
     precision: Tensor
     offset: Tensor
 
-    def __init__(self, head: ClusterHead, model: LatentModel) -> None:
+    def __init__(self, head: ClusterHead, model: LatentModel | None = None) -> None:
         super().__init__()
         self.kind, self.sharpness = head.kind, head.sharpness
-        self.assign_own = model.assign
+        self.assign_own = None if model is None else model.assign
         for field in fields(head)[1:-1]:
             value = torch.from_numpy(getattr(head, field.name)).float()
             self.register_buffer(field.name, value)
@@ -193,6 +193,7 @@ class ClusterScores(nn.Module):
     def clusters(self, latent: Tensor) -> Tensor:
         """Logarithms of the clusters' probabilities, shape (n_events, n_clusters)."""
         if self.kind == "own":
+            assert self.assign_own is not None  # such a head is never without its model
             return self.assign_own(latent)
         place = latent - self.mean
         if len(self.components):
