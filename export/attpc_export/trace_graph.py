@@ -4,7 +4,8 @@ The same rules as :mod:`attpc_filter.rebuild.kernels`: a baseline by a moving av
 ``find_peaks`` (Virtanen et al., Nature Methods 17, 261: peaks by distance, the highest first, then
 by prominence, then by width), pad positions, z, images of log charge. What a loop over a trace does
 there is done here to all traces at once, along their 512 samples. Only operations that ONNX
-Runtime's CUDA provider has a kernel for are used, and numbers that float32 holds exactly.
+Runtime's CUDA provider has a kernel for (by its docs/OperatorKernels.md) are used, and, but for the
+baseline, numbers that float32 holds exactly.
 """
 
 import math
