@@ -245,7 +245,8 @@ def _make_room(shape: tuple[int, ...], kind: Any, gpu: int | None) -> NDArray[An
         for device in onnxruntime.get_ep_devices():
             memory = device.memory_info(wanted) if device.ep_name == _CUDA else None
             if memory is not None and memory.device_id == gpu:
-                with suppress(RuntimeError):  # it lists memory that it has no allocator for
+                # it lists memory that it has no allocator for; its errors are plain exceptions
+                with suppress(Exception):
                     value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
                         shape, kind, memory_info=memory
                     )
