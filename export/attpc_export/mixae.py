@@ -166,7 +166,7 @@ class Mixae(LatentModel):
 
 
 def _inverse(batch_entropy: Tensor) -> Tensor:
-    """1 / entropy; below a least value its tangent, so that one cluster alone is no dead end."""
+    """1 / entropy; below a least value its tangent: finite, and steep, with one cluster alone."""
     floor = batch_entropy.clamp(min=_LEAST_ENTROPY)
     return 1.0 / floor + (floor - batch_entropy) / _LEAST_ENTROPY**2
 
