@@ -38,9 +38,6 @@ _MOST_EVENTS = 6000
 #: Parts of the events that are clustered anew to see whether the same clusters are found.
 _PARTS = 3
 _SHARE = 0.7
-#: A number of clusters is as stable as the most stable one if it is by less than this below. The
-#: largest such number is taken: a cluster too many is one more name, one too few hides a class.
-_AS_STABLE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def find_clusters(latent: NDArray[np.float32], n_clusters: int, seed: int) -> Fo
     latent : ndarray of float32, shape (n_events, latent_size)
         Latents.
     n_clusters : int
-        How many; 0: of 5 to 9 the largest number that is about as stable as any.
+        How many; 0: of 5 to 9 the most stable number.
     seed : int
         Of all that is drawn.
 
@@ -108,7 +105,7 @@ def find_clusters(latent: NDArray[np.float32], n_clusters: int, seed: int) -> Fo
         pairs = [(i, j) for i in range(_PARTS) for j in range(i)]
         both = [(found[:, (found[i] >= 0) & (found[j] >= 0)], i, j) for i, j in pairs]
         stability[number] = float(np.mean([adjusted_rand_score(f[i], f[j]) for f, i, j in both]))
-    best = max(n for n, value in stability.items() if value >= max(stability.values()) - _AS_STABLE)
+    best = max(stability, key=lambda number: stability[number])
     cluster = _cut(_graph(place), best, seed)
     share = np.zeros((n_gaussians, best))
     np.add.at(share, (member, cluster), 1.0)
