@@ -278,7 +278,8 @@ def test_a_frozen_backbone_is_trained_on_and_exported(
     capsys: pytest.CaptureFixture[str],
     kind: str,
 ) -> None:
-    np.savez(tmp_path / "vgg.npz", **weights)
+    # images are given to it in units of 255
+    np.savez(tmp_path / "vgg.npz", **weights | {"0.weight": weights["0.weight"] / 255})
     file = {"weights": "vgg.npz"}
     settings = file if kind == "backbone" else {"backbone": file}
     config = write_config(
