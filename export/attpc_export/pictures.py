@@ -14,13 +14,15 @@ from attpc_filter.staging import Staging
 _SIDE = 72
 _GAP = 6
 _CAPTION = 12
+#: Events side by side; the others of a row go below.
+_ABREAST = 10
 _VIEW = ProjectionSettings(views=("xy", "zr"), size=_SIDE, scale=8.0)
 _INCHES_A_PIXEL = 1 / 80
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a contact sheet.
+    """Events that belong together on a contact sheet.
 
     Attributes
     ----------
@@ -55,16 +57,17 @@ def write_contact_sheet(events: Events, sheet: Sequence[Row], path: Path) -> Non
     import matplotlib.pyplot as plt
 
     across, down = 2 * _SIDE + 2 * _GAP, _SIDE + _CAPTION + _GAP
-    most = max(len(row.rows) for row in sheet)
-    canvas = np.zeros((len(sheet) * (down + _CAPTION), most * across), np.float32)
+    most = min(max(len(row.rows) for row in sheet), _ABREAST)
+    lines = [-(-len(row.rows) // _ABREAST) for row in sheet]
+    canvas = np.zeros((sum(lines) * down + len(sheet) * _CAPTION, most * across), np.float32)
     captions: list[tuple[float, float, str]] = []
     for number, row in enumerate(sheet):
-        top = number * (down + _CAPTION) + _CAPTION
-        captions.append((0, top - 2, row.title))
-        for column, (index, image) in enumerate(
+        first = sum(lines[:number]) * down + (number + 1) * _CAPTION
+        captions.append((0, first - 2, row.title))
+        for place, (index, image) in enumerate(
             zip(row.rows, project(take_events(events.hits, row.rows), _VIEW), strict=True)
         ):
-            left = column * across
+            top, left = first + place // _ABREAST * down, place % _ABREAST * across
             for view, pixels in enumerate(image):
                 start = left + view * (_SIDE + 1)
                 framed = np.clip(pixels[::-1], 0.06, 1.0)

@@ -17,7 +17,6 @@ from attpc_filter.staging import Staging
 
 #: Of so many times as many uncertain events as are wanted, those most unlike each other are taken.
 _POOL = 10
-_EVENTS_A_ROW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +126,7 @@ def suggest(
                 writer.writerow([events.run[row], events.event[row], "", *each, why])
         staging.commit()
     picture = out.with_suffix(".png")
-    sheet = [
-        Row(f"suggestions {start + 1} and on", rows[start : start + _EVENTS_A_ROW])
-        for start in range(0, len(rows), _EVENTS_A_ROW)
-    ]
+    sheet = [Row("the first would help most", rows)]
     write_contact_sheet(events, sheet, picture)
     return picture
 
