@@ -27,6 +27,7 @@ from attpc_export.data import (
     split_events,
     take_events,
 )
+from attpc_export.rehead import run_bundle
 from attpc_filter.errors import OutputError, UsageError
 from attpc_filter.score.bundle import METADATA_KEY, load_bundle
 from attpc_filter.score.scorer import Scorer
@@ -162,13 +163,7 @@ def add_novelty(
     events = events.take(np.flatnonzero(taken & (events.hits.counts >= contract.hits.min_hits)))
     kept_back = split_events(events.group, split["validation"], contract.training["seed"])
 
-    scorer = Scorer(bundle, "cpu")
-    latent = np.empty((len(events), scorer.latent_size), np.float32)
-    scores = np.empty((len(events), len(names)), np.float32)
-    for start in range(0, len(events), scorer.batch_size):
-        rows = np.arange(start, min(start + scorer.batch_size, len(events)))
-        inputs = contract.make_inputs(take_events(events.hits, rows))
-        latent[rows], scores[rows] = scorer.run(inputs, ["latent", "scores"]).values()
+    latent, scores = run_bundle(bundle, events)
     fitted = np.flatnonzero(~kept_back & (events.label != UNLABELLED))
     novelty = fit_novelty(latent[fitted], events.label[fitted], len(names))
     novelty = in_units_of(novelty, latent[kept_back], scores[kept_back], share)

@@ -127,6 +127,7 @@ def export_module(
     inputs: Mapping[str, Tensor],
     outputs: Sequence[str],
     dynamic_shapes: tuple[Any, ...] | None = None,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Export a module as ONNX.
 
@@ -140,6 +141,8 @@ def export_module(
         Names of the outputs.
     dynamic_shapes : tuple, optional
         Axes of the inputs that can have any length, as torch.export has it; none if left out.
+    opset : int
+        Version of the operations.
     """
     # the exporter warns of what it could do were torchvision there; errors are still raised
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -150,7 +153,7 @@ def export_module(
             tuple(inputs.values()),
             dynamo=True,
             external_data=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=dynamic_shapes,

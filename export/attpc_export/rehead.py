@@ -1,8 +1,6 @@
 """Gives a bundle another head: its encoder stays, its scores become those of the new one."""
 
 import json
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from tqdm import trange
 from attpc_export.data import Events, load_events, take_events
 from attpc_export.head import Head, fit_head, temperature_of
 from attpc_export.kernel import KernelHead, KernelScores, fit_kernel
+from attpc_export.onnx import export_module
 from attpc_filter.errors import OutputError, UsageError
 from attpc_filter.score.bundle import METADATA_KEY, Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
@@ -113,15 +112,21 @@ def encode_events(
     events = events.take(np.flatnonzero(events.hits.counts >= contract.hits.min_hits))
     if not len(events):
         raise UsageError(f"--data: no event has {contract.hits.min_hits} hits or more")
+    return Encoded(events, *run_bundle(bundle, events))
+
+
+def run_bundle(bundle: Bundle, events: Events) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Latents and scores of events, a row an event; all have hits enough."""
+    contract = bundle.contract
     scorer = Scorer(bundle, "cpu")
     latent = np.empty((len(events), scorer.latent_size), np.float32)
-    scores = np.empty((len(events), len(names)), np.float32)
+    scores = np.empty((len(events), len(contract.classes)), np.float32)
     # disable=None: a bar on a terminal, nothing elsewhere
     for start in trange(0, len(events), scorer.batch_size, desc="latents", disable=None):
         rows = np.arange(start, min(start + scorer.batch_size, len(events)))
         inputs = contract.make_inputs(take_events(events.hits, rows))
         latent[rows], scores[rows] = scorer.run(inputs, ["latent", "scores"]).values()
-    return Encoded(events, latent, scores)
+    return latent, scores
 
 
 def fit_new_head(
@@ -293,25 +298,13 @@ def replace_head(graph: bytes, head: nn.Module, latent_size: int, contract: Cont
     """
     whole = onnx.load_model_from_string(graph)
     encoder = Extractor(whole).extract_model([node.name for node in whole.graph.input], ["latent"])
-    # the exporter warns of what it could do were torchvision there; errors are still raised
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            head,
-            (torch.zeros(2, latent_size),),
-            dynamo=True,
-            external_data=False,
-            opset_version=whole.opset_import[0].version,
-            input_names=["latent"],
-            output_names=["scores"],
-            dynamic_shapes=({0: torch.export.Dim("events")},),
-            verbose=False,
-        )
-    assert program is not None  # dynamo=True gives a program
-    appended = program.model_proto
-    for node in appended.graph.node:
-        del node.metadata_props[:]  # source lines: paths of this machine
+    appended = export_module(
+        head,
+        {"latent": torch.zeros(2, latent_size)},
+        ["scores"],
+        ({0: torch.export.Dim("events")},),
+        whole.opset_import[0].version,
+    )
     appended.ir_version = encoder.ir_version
     appended = compose.add_prefix(appended, "head_")
     merged = compose.merge_models(

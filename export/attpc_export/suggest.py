@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attpc_export.data import UNLABELLED
 from attpc_export.pictures import Row, write_contact_sheet
-from attpc_export.rehead import Encoded, encode_events
+from attpc_export.rehead import encode_events
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.staging import Staging
@@ -184,7 +184,7 @@ def write_pseudo_labels(
         raise UsageError(f"--share {share:g}: is not in (0, 1]")
     bundle = load_bundle(model)
     names = [event_class.name for event_class in bundle.contract.classes]
-    encoded: Encoded = encode_events(bundle, data, labels)
+    encoded = encode_events(bundle, data, labels)
     found = choose_sure(encoded.scores, encoded.events.label, share)
     with Staging() as staging:
         with staging.path(out).open("w", newline="", encoding="utf-8") as file:
