@@ -5,9 +5,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import re
-import resource
-import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +13,7 @@ from typing import Any
 
 from attpc_filter import __version__
 from attpc_filter.errors import OutputError, UsageError
+from attpc_filter.memory import peak_memory_bytes
 from attpc_filter.staging import write_json
 from attpc_filter.tag import PASSTHROUGH
 
@@ -56,22 +54,6 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far.
-
-    Linux counts it a program (``VmHWM``), where ``ru_maxrss`` starts with the size of the program
-    that started this one.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        status = ""
-    if found := re.search(r"VmHWM:\s*(\d+) kB", status):
-        return int(found[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def write_manifest(

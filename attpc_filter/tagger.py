@@ -1,21 +1,20 @@
 """Events to tags: read, rebuild, score, tag.
 
-One thread reads, and tags what comes back; workers rebuild and score meanwhile, in compiled code
-that leaves the interpreter alone. Traces go to them in parts of a few events, in buffers that are
-used again and again and whose number bounds the memory; the model scores batches of
-:data:`BATCH_EVENTS`. What comes out of :func:`tag_events` is tagged; who calls it writes it down,
-or does not.
+Events are read in parts of a few, into buffers that are used again and again and whose number
+bounds the memory; workers rebuild and score them, in compiled code that leaves the interpreter
+alone; one thread tags what comes back. A long run is read by a process beside this one if there is
+more than one worker. The model scores batches of :data:`BATCH_EVENTS`. What comes out of
+:func:`tag_events` is tagged; who calls it writes it down, or does not.
 """
 
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import Run
-from attpc_filter.formats.run import Allocate, allocate_new
+from attpc_filter.reading import Part, can_read_beside, read_parts, read_parts_beside
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
@@ -41,12 +40,14 @@ _BUFFER_TRACES = 4096
 #: Buffers for each worker: one that it works on, and one that waits, with one more for the reader.
 _BUFFERS_A_WORKER = 2
 #: Parts of a batch that are rebuilt, and batches that are scored, at a time; more would wait for
-#: reading and writing, which are one thread's work.
-MOST_WORKERS = 4
+#: writing, which is one thread's work.
+MOST_WORKERS = 8
+#: Events from which on a process that reads is worth its start.
+WORTH_A_PROCESS = 1000
+#: Workers that a process can feed.
+_WORKERS_A_READER = 4
 _TICK_S = 0.1
 _SWITCH_S = 1e-4
-
-_Buffer = NDArray[np.int16]
 
 
 @dataclass(slots=True)
@@ -201,27 +202,33 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
         reads traces.
     """
     _require_same_hits(run, tagger)
-    traces = tagger.contract.traces
-    n_rows = _BUFFER_TRACES if traces is None else traces.n_traces
     n_workers = min(tagger.config.n_threads, MOST_WORKERS)
-    free: SimpleQueue[_Buffer] = SimpleQueue()
-    for _ in range(_BUFFERS_A_WORKER * n_workers + 1):
-        free.put(np.empty((n_rows, N_TRACE_COLUMNS), np.int16))
+    beside = n_workers > 1 and len(run.events) >= WORTH_A_PROCESS and can_read_beside()
+    if beside:
+        n_workers += 1  # one may wait for the last part of a batch that it is to score
     under_way: deque[Future[Batch]] = deque()
-    at = 0
-    with interrupts_noted(), _quick_switches(), ThreadPoolExecutor(n_workers) as workers:
+    n_left = len(run.events)
+    with (
+        interrupts_noted(),
+        _quick_switches(),
+        ThreadPoolExecutor(n_workers) as workers,
+        contextlib.closing(_read_run(run, tagger, n_workers, beside)) as reading,
+    ):
         try:
-            while at < len(run.events) or under_way:
+            while n_left or under_way:
                 # a batch a worker, one to read, and one that is done and waits to be written
-                if at < len(run.events) and len(under_way) < n_workers + 2:
-                    events = run.events[at : at + BATCH_EVENTS]
-                    parts = [
-                        workers.submit(_rebuild, part, buffer, free, tagger)
-                        for part, buffer in _read_parts(run, events, free, traces is not None)
-                    ]
+                if n_left and len(under_way) < n_workers + 2:
+                    n_wanted = min(BATCH_EVENTS, n_left)
+                    n_left -= n_wanted
+                    parts = []
+                    while n_wanted:
+                        records, give_back = next(reading)
+                        n_wanted -= len(records)
+                        if tagger.contract.traces is not None:
+                            _require_traces(run, records)
+                        parts.append(workers.submit(_rebuild, records, give_back, tagger))
                     # the parts come first: whoever gets to the batch does not wait in vain
                     under_way.append(workers.submit(_score, parts, tagger))
-                    at += len(events)
                     if not under_way[0].done():
                         continue
                 done = under_way.popleft()
@@ -288,42 +295,25 @@ def _require_same_hits(run: Run, tagger: Tagger) -> None:
         )
 
 
-def _read_parts(
-    run: Run, events: list[tuple[int, str]], free: SimpleQueue[_Buffer], only_traces: bool
-) -> Iterator[tuple[list[Record], _Buffer]]:
-    """Read events in parts whose traces lie in one buffer each."""
-    while events:
-        buffer = None
-        while buffer is None:
-            with contextlib.suppress(Empty):
-                buffer = free.get(timeout=_TICK_S)
-            check_interrupted()
-        records = _read_part(run, events, buffer)
-        if only_traces and any(record.points is not None for record in records):
-            raise InputError(
-                f"{run.path}: holds hits, and the model reads raw traces; give it the raw run, or"
-                " take the bundle that the model was made of"
-            )
-        events = events[len(records) :]
-        yield records, buffer
+def _read_run(run: Run, tagger: Tagger, n_workers: int, beside: bool) -> Generator[Part]:
+    """Read a run in parts for so many workers: here, or in processes beside."""
+    traces = tagger.contract.traces
+    n_rows = _BUFFER_TRACES if traces is None else traces.n_traces
+    if not beside:
+        n_buffers = _BUFFERS_A_WORKER * n_workers + 1
+        return read_parts(run, run.events, BATCH_EVENTS, n_rows, n_buffers)
+    n_processes = -(-n_workers // _WORKERS_A_READER)
+    n_buffers = -(-_BUFFERS_A_WORKER * n_workers // n_processes) + 1
+    options = tagger.config.root_options
+    return read_parts_beside(run, options, BATCH_EVENTS, n_rows, n_buffers, n_processes)
 
 
-def _read_part(run: Run, events: list[tuple[int, str]], buffer: _Buffer) -> list[Record]:
-    """Read events until the buffer has hardly room for another of their size."""
-    used = 0
-
-    def allocate(rows: int) -> NDArray[np.int16]:
-        nonlocal used
-        used += rows
-        return buffer[used - rows : used] if used <= len(buffer) else allocate_new(rows)
-
-    room: Allocate = allocate
-    records: list[Record] = []
-    for event, name in events:
-        records.append(run.read(event, name, room))
-        if used + used / len(records) > len(buffer):
-            break
-    return records
+def _require_traces(run: Run, records: list[Record]) -> None:
+    if any(record.points is not None for record in records):
+        raise InputError(
+            f"{run.path}: holds hits, and the model reads raw traces; give it the raw run, or"
+            " take the bundle that the model was made of"
+        )
 
 
 @dataclass(slots=True)
@@ -336,10 +326,8 @@ class _Part:
     found: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def _rebuild(
-    records: list[Record], buffer: _Buffer, free: SimpleQueue[_Buffer], tagger: Tagger
-) -> _Part:
-    """Rebuild hits, or have the graph do it; frees the traces and the buffer that holds them."""
+def _rebuild(records: list[Record], give_back: Callable[[], None], tagger: Tagger) -> _Part:
+    """Rebuild hits, or have the graph do it; then drops the traces and gives their buffer back."""
     try:
         part = _Part(records, [record.origin for record in records])
         if tagger.contract.traces is not None:
@@ -352,7 +340,7 @@ def _rebuild(
             record.traces = record.points = None
         return part
     finally:
-        free.put(buffer)
+        give_back()
 
 
 def _score_traces(

@@ -29,7 +29,7 @@ _MEMORY = """
 import sys
 from itertools import islice
 from attpc_filter.formats import open_run
-from attpc_filter.manifest import peak_memory_bytes
+from attpc_filter.memory import peak_memory_bytes
 with open_run(sys.argv[1]) as run:
     for record in islice(run.records(), int(len(run.events) * float(sys.argv[2]))):
         assert not record.reason, record.reason

@@ -24,7 +24,7 @@ import numpy as np
 
 from attpc_filter.errors import InputError
 from attpc_filter.formats import open_run
-from attpc_filter.manifest import peak_memory_bytes
+from attpc_filter.memory import peak_memory_bytes
 from attpc_filter.root_options import RootOptions
 from tests.formats.root_truth import SHARED, Truth, miniature_truth, shared_truth
 
