@@ -11,22 +11,26 @@ _most_of_helpers = 0
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far, and with it that of the processes it started.
+    """Largest resident size of this process so far, and with it what its helpers have besides.
 
-    The two largest sizes are added, memory that both use is counted twice: an upper bound.
+    The two largest sizes are added, whenever they were: an upper bound.
     """
-    own = _peak_of("self")
+    own = _kilobytes("self", "VmHWM")
     if own is None:
         unit = 1 if sys.platform == "darwin" else 1024
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return own + _most_of_helpers
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return own * 1024 + _most_of_helpers
 
 
 def count_helpers(processes: Sequence[int]) -> None:
-    """Count the memory of processes that are at work at the same time; call it before they end."""
+    """Count memory of processes that work for this one at a time; call it before they end.
+
+    It is their own that counts: what they share with this process, buffers and the same libraries,
+    is in its size already.
+    """
     global _most_of_helpers
-    sizes = [_peak_of(str(process)) or 0 for process in processes]
-    _most_of_helpers = max(_most_of_helpers, sum(sizes))
+    sizes = [_kilobytes(str(process), "RssAnon") or 0 for process in processes]
+    _most_of_helpers = max(_most_of_helpers, sum(sizes) * 1024)
 
 
 def cpu_seconds() -> float:
@@ -35,11 +39,14 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _peak_of(process: str) -> int | None:
-    """Linux counts it a program (``VmHWM``); ``ru_maxrss`` starts with the size of the parent."""
+def _kilobytes(process: str, entry: str) -> int | None:
+    """An entry of what Linux says of a process's memory.
+
+    ``VmHWM`` counts a program alone, where ``ru_maxrss`` starts with the size of its parent.
+    """
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     except OSError:
         return None
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) * 1024 if found else None
+    found = re.search(rf"{entry}:\s*(\d+) kB", status)
+    return int(found[1]) if found else None

@@ -10,6 +10,7 @@ import mmap
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attpc_filter.errors import AttpcFilterError, InputError
-from attpc_filter.formats import Run, open_run
+from attpc_filter.formats import Events, Run, open_run
 from attpc_filter.formats.run import Allocate, allocate_new
 from attpc_filter.memory import count_helpers
 from attpc_filter.records import N_TRACE_COLUMNS, Record
@@ -31,11 +32,13 @@ from attpc_filter.staging import check_interrupted
 _TICK_S = 0.1
 #: Batches in whose time a process has started (half a second).
 _BATCHES_AT_START = 8
+#: Batches that a process knows of.
+_BATCHES_AHEAD = 4
 
-#: Number and object name of the events to read.
-Events = list[tuple[int, str]]
 #: Room for traces, int16 of shape (rows, 517).
 Buffer = NDArray[np.int16]
+#: Buffers, rows, columns.
+Shape = tuple[int, int, int]
 #: Events whose traces lie in one buffer, and what gives that buffer back, from any thread.
 Part = tuple[list[Record], Callable[[], None]]
 
@@ -117,17 +120,21 @@ def read_parts_beside(
     batches = list(batches_of(run.events[n_here:], batch_events))
     with contextlib.ExitStack() as stack:
         readers = [
-            stack.enter_context(
-                _reading_process(run.path, options, batches[k::n_processes], n_rows, n_buffers)
-            )
+            stack.enter_context(_reading_process(run.path, options, batches[k], n_rows, n_buffers))
             for k in range(min(n_processes, len(batches)))
         ]
+        n_ahead = _BATCHES_AHEAD * len(readers)
+        for index, events in enumerate(batches[:n_ahead]):
+            readers[index % len(readers)].ask(events)
         stack.callback(lambda: count_helpers([reader.pid for reader in readers]))
         yield from read_parts(run, run.events[:n_here], batch_events, n_rows, n_buffers)
         for index, events in enumerate(batches):
+            reader = readers[index % len(readers)]
+            if index + n_ahead < len(batches):
+                reader.ask(batches[index + n_ahead])
             left = len(events)
             while left:
-                records, give_back = readers[index % len(readers)].next_part()
+                records, give_back = reader.next_part()
                 left -= len(records)
                 yield records, give_back
 
@@ -177,10 +184,22 @@ class _Reader:
         self._buffers = buffers
         self._sending = Lock()
 
+    def begin(self, path: Path, options: RootOptions, events: Events, shape: Shape) -> None:
+        """Have the run opened; some of its events are named, so that none are looked for."""
+        self._send((path, options, events, shape))
+
+    def ask(self, events: Events) -> None:
+        """Have a batch read."""
+        self._send(events)
+
     def give(self, slot: int) -> None:
-        """Have a buffer filled; nothing if the process is gone, for then nobody waits for it."""
+        """Have a buffer filled, from any thread."""
+        self._send(slot)
+
+    def _send(self, message: object) -> None:
+        # if the process is gone the next part says so, or nobody waits for one
         with self._sending, contextlib.suppress(OSError):
-            self._pipe.send(slot)
+            self._pipe.send(message)
 
     def next_part(self) -> Part:
         """Wait for the next part."""
@@ -207,9 +226,9 @@ class _Reader:
 
 @contextlib.contextmanager
 def _reading_process(
-    path: Path, options: RootOptions, batches: list[Events], n_rows: int, n_buffers: int
+    path: Path, options: RootOptions, events: Events, n_rows: int, n_buffers: int
 ) -> Iterator[_Reader]:
-    """Start a process that reads batches into buffers of its own; it ends with the block."""
+    """Start a process that reads events of a run, some of which are given; ends with the block."""
     ours, theirs = Pipe()
     shape = (n_buffers, n_rows, N_TRACE_COLUMNS)
     memory = os.memfd_create("attpc-filter traces")  # gone when nobody holds it, however that ends
@@ -229,8 +248,7 @@ def _reading_process(
         theirs.close()
     try:
         reader = _Reader(path, process, ours, buffers)
-        with contextlib.suppress(OSError):  # ended already: the first part says so
-            ours.send((path, options, batches, shape))
+        reader.begin(path, options, events, shape)
         for slot in range(n_buffers):
             reader.give(slot)
         yield reader
@@ -240,7 +258,7 @@ def _reading_process(
         ours.close()
 
 
-def _shared_buffers(memory: int, shape: tuple[int, int, int]) -> Buffer:
+def _shared_buffers(memory: int, shape: Shape) -> Buffer:
     return np.frombuffer(mmap.mmap(memory, int(np.prod(shape)) * 2), np.int16).reshape(shape)
 
 
@@ -248,19 +266,22 @@ def _shared_buffers(memory: int, shape: tuple[int, int, int]) -> Buffer:
 
 
 def _serve(pipe: Connection, memory: int) -> None:
-    """Read what the first message names into buffers as their numbers come in."""
-    path, options, batches, shape = pipe.recv()
-    buffers = _shared_buffers(memory, shape)
+    """Read batches of events into buffers as both come in."""
     try:
-        with open_run(path, options) as run:
-            for events in batches:
-                while events:
-                    slot = pipe.recv()
-                    records = read_part(run, events, buffers[slot])
-                    events = events[len(records) :]
-                    pipe.send((slot, records, _take_traces_out(records, buffers[slot])))
-        while True:  # stay until this process's memory has been looked at
-            pipe.recv()
+        path, options, some_events, shape = pipe.recv()
+        buffers = _shared_buffers(memory, shape)
+        batches: deque[Events] = deque()
+        slots: deque[int] = deque()
+        with open_run(path, options, some_events) as run:
+            while True:
+                while not (batches and slots):
+                    message = pipe.recv()
+                    (slots if isinstance(message, int) else batches).append(message)
+                slot, batch = slots.popleft(), batches.popleft()
+                records = read_part(run, batch, buffers[slot])
+                if left := batch[len(records) :]:
+                    batches.appendleft(left)
+                pipe.send((slot, records, _take_traces_out(records, buffers[slot])))
     except (EOFError, BrokenPipeError):
         return  # nobody wants it any more
     except AttpcFilterError as error:

@@ -35,8 +35,8 @@ from attpc_filter.tag import assign_tags
 
 #: Events that go through the stream together, and that the model scores in one call.
 BATCH_EVENTS = 64
-#: Traces that a reused buffer holds (4.2 MB).
-_BUFFER_TRACES = 4096
+#: Traces that a reused buffer holds (2.1 MB).
+_BUFFER_TRACES = 2048
 #: Buffers for each worker: one that it works on, and one that waits, with one more for the reader.
 _BUFFERS_A_WORKER = 2
 #: Parts of a batch that are rebuilt, and batches that are scored, at a time; more would wait for

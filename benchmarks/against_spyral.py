@@ -4,7 +4,7 @@
 
 Both read the same file: a copy of the run with the names that Spyral looks for. The whole job of
 attpc-filter (read, hits, projections, model, tags, link streams) runs as its own process on a run
-of the same events repeated to 12 times the length, so that its start does not weigh; its events/s
+of the same events repeated to 50 times the length, so that its start does not weigh; its events/s
 are those of the manifest, from opening the run to the last renamed file. They take turns: Spyral
 and attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores,
 and two of attpc-filter at a time, a core and a run each, which is all that the machine gives. Then
@@ -134,7 +134,7 @@ def main() -> None:
             pads = [event["get/pads" if "get" in event else "get_traces"] for event in events]
             rows["traces an event"] = sum(map(len, pads)) / n_events
         long, other = place / options.run.name, place / "run_9999.h5"
-        make_long_run(readable, long, 12 * n_events)
+        make_long_run(readable, long, 50 * n_events)
         shutil.copyfile(long, other)
         peak = place / "peak.onnx"
         with_hits_of_mode(load_bundle("default").path, "peak", peak)

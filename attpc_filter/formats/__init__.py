@@ -7,15 +7,17 @@ from pathlib import Path
 
 from attpc_filter.formats import attpcroot_hdf5, hit_store, merger, pytpc, spyral
 from attpc_filter.formats.hdf5 import Hdf5Run, open_hdf5_run
-from attpc_filter.formats.run import Run, Stream, StreamMode
+from attpc_filter.formats.run import Events, Run, Stream, StreamMode
 from attpc_filter.root_options import RootOptions
 
-__all__ = ["Run", "Stream", "StreamMode", "hdf5_format", "list_contents", "open_run"]
+__all__ = ["Events", "Run", "Stream", "StreamMode", "hdf5_format", "list_contents", "open_run"]
 
 _HDF5_FORMATS = (*merger.FORMATS, *spyral.FORMATS, *pytpc.FORMATS, *attpcroot_hdf5.FORMATS)
 
 
-def open_run(path: Path | str, root: RootOptions | None = None) -> Run:
+def open_run(
+    path: Path | str, root: RootOptions | None = None, events: Events | None = None
+) -> Run:
     """Open a run file, whatever its format; recognised by content, not by name.
 
     Parameters
@@ -24,6 +26,8 @@ def open_run(path: Path | str, root: RootOptions | None = None) -> Run:
         The file.
     root : RootOptions, optional
         What to read if it is a ROOT file; left out, it is found by class.
+    events : list of (int, str), optional
+        Its events, or some of them, where they are known: they are not looked for then.
 
     Returns
     -------
@@ -39,8 +43,10 @@ def open_run(path: Path | str, root: RootOptions | None = None) -> Run:
     if _begins_like_root(path):
         from attpc_filter.formats.root import open_root_run  # uproot takes long to import
 
-        return open_root_run(path, root)
-    return open_hdf5_run(path, (hit_store.HitStoreRun, *_HDF5_FORMATS))
+        run = open_root_run(path, root)
+        run.events = run.events if events is None else events
+        return run
+    return open_hdf5_run(path, (hit_store.HitStoreRun, *_HDF5_FORMATS), events)
 
 
 def list_contents(path: Path | str) -> list[tuple[str, str]]:

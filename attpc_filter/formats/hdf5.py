@@ -18,6 +18,7 @@ from attpc_filter import __version__
 from attpc_filter.errors import EmptyRunError, InputError, OutputError
 from attpc_filter.formats.run import (
     Allocate,
+    Events,
     Run,
     Stream,
     StreamMode,
@@ -39,6 +40,8 @@ _PLAIN_FLOATS = (
 _CHUNK_BYTES = 1 << 20
 #: A global heap collection of version 1: signature, version, its size.
 _HEAP = re.compile(rb"GCOL\x01\0\0\0(.{8})", re.DOTALL)
+#: Of links of a large group: enough to list a million events, and to move them.
+_LISTING_CACHE_BYTES = 8 << 20
 _LARGE_CACHE_BYTES = 120 << 20
 _SHALLOW = h5p.create(h5p.OBJECT_COPY)
 _SHALLOW.set_copy_object(h5o.COPY_SHALLOW_HIERARCHY_FLAG)
@@ -99,16 +102,27 @@ class Hdf5Run(Hdf5File):
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path, file)
-        self.events = self.find_events(file)
+        self._events: Events | None = None
         self._names_of_run: dict[str, list[str]] = {}
         self.event_group: h5g.GroupID = file[self.container].id
 
+    @property
+    def events(self) -> Events:
+        """Number and object name of every event that is there; looked for when first wanted."""
+        if self._events is None:
+            self._events = self.find_events(self.file)
+        return self._events
+
+    @events.setter
+    def events(self, events: Events) -> None:
+        self._events = events
+
     @classmethod
-    def find_events(cls, file: h5py.File) -> list[tuple[int, str]]:
+    def find_events(cls, file: h5py.File) -> Events:
         """Number and object name of every event in a file of this format, ascending."""
         names: list[bytes] = []
         group = file[cls.container].id
-        with large_metadata_cache(file):
+        with large_metadata_cache(file, _LISTING_CACHE_BYTES):
             # one call for all names: ten times faster than a group's own iterator
             group.links.iterate(names.append, order=h5.ITER_NATIVE)
         texts = (name.decode("utf-8", "surrogateescape") for name in names)
@@ -168,8 +182,12 @@ class Hdf5Run(Hdf5File):
         return Hdf5Stream(self, path, mode, label)
 
 
-def open_hdf5_run(path: Path, formats: Sequence[type[Hdf5File]]) -> Run:
+def open_hdf5_run(
+    path: Path, formats: Sequence[type[Hdf5File]], events: Events | None = None
+) -> Run:
     """Open an HDF5 file as a run of the first format that recognises it.
+
+    Its events are not looked for if they are given.
 
     Raises
     ------
@@ -180,7 +198,9 @@ def open_hdf5_run(path: Path, formats: Sequence[type[Hdf5File]]) -> Run:
     try:
         for kind in formats:
             if kind.recognise(file):
-                run = kind(path, file)
+                run: Run = kind(path, file)
+                if events is not None:
+                    run.events = events
                 if not run.events:
                     raise EmptyRunError(f"{path}: {run.format_name} without a single event")
                 return run
@@ -243,11 +263,11 @@ def _require_ending_heaps(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def large_metadata_cache(file: h5py.File) -> Iterator[None]:
+def large_metadata_cache(file: h5py.File, n_bytes: int = _LARGE_CACHE_BYTES) -> Iterator[None]:
     """Let HDF5 keep the links of a large group in memory: it would read them over and over."""
     usual, large = file.id.get_mdc_config(), file.id.get_mdc_config()
     large.set_initial_size = True
-    large.initial_size = large.max_size = _LARGE_CACHE_BYTES
+    large.initial_size = large.max_size = n_bytes
     file.id.set_mdc_config(large)
     try:
         yield

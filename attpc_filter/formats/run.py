@@ -15,6 +15,9 @@ from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 #: How a stream holds its events: by reference to the input, or as a copy of its own.
 StreamMode = Literal["link", "copy"]
 
+#: Number and object name of events.
+Events = list[tuple[int, str]]
+
 #: Gives room for a trace matrix of so many rows: an array of int16, shape (rows, 517).
 Allocate = Callable[[int], NDArray[np.int16]]
 
@@ -79,7 +82,7 @@ class Run(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = run_number(path)
-        self.events: list[tuple[int, str]] = []
+        self.events: Events = []
         self.hits_made: dict[str, Any] | None = None
 
     @property

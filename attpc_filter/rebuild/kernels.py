@@ -458,6 +458,17 @@ def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
 
 
 @_loop
+def _place_of(samples, highest):
+    """Index of the first sample of this height, which one of them has."""
+    start = 0
+    while _extremes(samples[start : start + BLOCK])[1] < highest:
+        start += BLOCK
+    while samples[start] < highest:
+        start += 1
+    return start
+
+
+@_loop
 def largest_sample(trace, threshold, scratch):
     """One hit a pad, the largest sample above the local base: 1 if there is one, else 0.
 
@@ -473,10 +484,7 @@ def largest_sample(trace, threshold, scratch):
     base = np.int32(_base_level(inner, scratch.kept[: len(inner)])[1])
     if highest - base <= threshold:
         return 0
-    best = np.int32(inner[0]) << 10  # sample and place in one number: the first of the largest wins
-    for i in range(len(inner)):
-        best = max(best, (np.int32(inner[i]) << 10) - np.int32(i))
-    at = 1 + (np.int32(highest) << 10) - best
+    at = 1 + _place_of(inner, highest)
     i = at
     while i > 0 and trace[i] > base:
         signal[i] = np.int32(trace[i]) - base
