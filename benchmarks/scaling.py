@@ -5,9 +5,10 @@
 Runs are made of the traces of the given one, in the layout of attpc_merger 1.0. Cores: the whole
 job with one thread and with two, and two jobs of one thread at a time. Run length: events of 50
 traces, added by hard links. Traces: events of random traces of the run. Hits: events of 400
-traces, of which only so many have a peak. Model: the bundles that ship. What is not about cores or
-length is processor time, step by step, as ``attpc-filter bench`` takes it, on runs of 128 events:
-their whole job has the opening and the closing of its files on top.
+traces, of which only so many have a peak. Image: the network of `default`, untrained, on views of
+so many pixels a side. Model: the bundles that ship. What is not about cores or length is processor
+time, step by step, as ``attpc-filter bench`` takes it, on runs of 128 events: their whole job has
+the opening and the closing of its files on top.
 """
 
 import argparse
@@ -16,13 +17,17 @@ import os
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import matplotlib
 import numpy as np
 from against_spyral import run_filter, spyral_readable
+from attpc_export.config import load_config
+from attpc_export.head import ScoringModel, undecided_head
+from attpc_export.onnx import export_graph
+from attpc_export.registry import build_model
 from long_run import make_long_run
 from numpy.typing import NDArray
 
@@ -31,6 +36,7 @@ from attpc_filter.config import Config
 from attpc_filter.formats import open_run
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import Record
+from attpc_filter.score.bundle import load_bundle
 from attpc_filter.tagger import load_tagger
 
 matplotlib.use("Agg")
@@ -41,6 +47,8 @@ _N_DIFFERENT = 32
 _LENGTHS = (1_000, 10_000, 100_000)
 _TRACES = (50, 200, 400, 800, 1600)
 _HITS = (0, 100, 200, 400)
+_SIZES = (32, 64, 128)
+_PRESET = Path(__file__).parents[1] / "export" / "configs" / "default.yaml"
 _STEPS = (READ, "rebuild", "model inputs", "score", JOB)
 
 
@@ -69,8 +77,8 @@ def of_cores(run: Path, place: Path, repeats: int) -> list[Row]:
     available = os.sched_getaffinity(0)
     one_core = {max(available)}
     long, other = place / "run_0001.h5", place / "run_0002.h5"
-    make_long_run(run, long, 2_000)
-    make_long_run(run, other, 2_000)
+    make_long_run(run, long, 6_000)
+    make_long_run(run, other, 6_000)
     measured: dict[str, list[float]] = {}
     for turn in range(1 + repeats):
         rates = {
@@ -114,6 +122,16 @@ def of_steps(run: Path, varied: str, value: object, config: Config, repeats: int
     ]
 
 
+def write_untrained(path: Path, size: int) -> None:
+    """Write a bundle with the network of `default` for views of another size: for its cost."""
+    contract = load_bundle("default").contract
+    projection = replace(contract.projection, size=size)
+    contract = replace(contract, projection=projection, novelty_threshold=None)
+    model = build_model(load_config(_PRESET).model, projection.shape)
+    head = undecided_head(len(contract.classes), model.latent_size)
+    path.write_bytes(export_graph(ScoringModel(model, head), contract))
+
+
 def main() -> None:
     """Measure, print a table, and write it to a CSV file and a picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -153,6 +171,11 @@ def main() -> None:
                 for _ in range(_N_DIFFERENT)
             ]
             measure(events, "traces with hits, of 400", n)
+        for size in _SIZES:
+            untrained = place / "untrained.onnx"
+            write_untrained(untrained, size)
+            model = Config(threads=1, model=str(untrained))
+            rows += of_steps(long, "pixels a side of a view", size, model, options.repeats)
         for name in ("default", "accurate"):
             model = Config(threads=1, model=name)
             rows += of_steps(long, "model", name, model, options.repeats)
@@ -173,7 +196,7 @@ def main() -> None:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw what is not about cores."""
-    figure, places = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, places = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
 
     def curve(place: plt.Axes, varied: str, quantity: str, label: str = "") -> None:
         found = [row for row in rows if (row.varied, row.quantity) == (varied, quantity)]
@@ -182,10 +205,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     curve(places[0], "events", "events/s")
     places[0].set(xscale="log", xlabel="events in the run", ylabel="events/s", title="run length")
-    for place, varied in zip(places[1:], ("traces", "traces with hits, of 400"), strict=True):
+    titles = {
+        "traces": "traces an event",
+        "traces with hits, of 400": "traces with hits, of 400 an event",
+        "pixels a side of a view": "image size",
+    }
+    for place, (varied, title) in zip(places[1:], titles.items(), strict=True):
         for name in _STEPS:
             curve(place, varied, f"{name} [us/event]", name)
-        place.set(xlabel=varied, ylabel="processor time an event [us]", title=f"{varied} an event")
+        place.set(xlabel=varied, ylabel="processor time an event [us]", title=title)
     for place in places:
         place.set_ylim(bottom=0)
     places[1].legend()

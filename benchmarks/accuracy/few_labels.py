@@ -6,7 +6,8 @@
 For each seed: an encoder that learned without labels (``unlabelled.yaml``; kept in FOLDER/seed_N).
 For each draw of labels: heads on its latent (kernel machine, logistic regression); the same kernel
 machine with half of the labels drawn and half suggested; and, for the first draws, a student
-(``student.yaml``) trained on with the labels that the kernel machine is sure of. Judged as
+(``student.yaml``) of each of the two kernel machines, trained on with the labels that it is sure
+of. Judged as
 `attpc-export evaluate` does: an event without a class is a miss. Writes ``few_labels.csv``.
 
 ``--part validation`` judges on 15% of the train part, whose labels are then never used: for
@@ -219,18 +220,20 @@ def main() -> None:
             for method, head in heads.items():
                 quality = judge_scores(bundle, judged, score(head, judged))
                 rows.append(place | {"method": method, **quality})
-            if draw < options.students:
+            of_student = {"kernel": chosen, "kernel, half suggested": half}
+            for method, known in of_student.items() if draw < options.students else ():
                 label = np.full(len(train.events), UNLABELLED, np.int64)
-                label[chosen] = train.events.label[chosen]
-                name = f"student_{case.part}_{options.labels}_{seed}_{draw}"
-                scores = score(heads["kernel"], train)
+                label[known] = train.events.label[known]
+                suffix = "" if method == "kernel" else "_suggested"
+                name = f"student_{case.part}_{options.labels}_{seed}_{draw}{suffix}"
+                scores = score(heads[method], train)
                 made = train_student(train, label, scores, case, folder, seed, options.out / name)
                 student = load_bundle(str(made))
                 _, tested = case.encode(student)
                 quality = judge_scores(student, tested, tested.scores)
-                rows.append(place | {"method": "student", **quality})
+                rows.append(place | {"method": f"student of {method}", **quality})
             write_rows(options.table, rows, COLUMNS)
-            print(*rows[-len(heads) - (draw < options.students) :], sep="\n", flush=True)
+            print(*(row for row in rows if row | place == row), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 For each seed: the encoder of ``few_labels.py`` (shared if FOLDER is), clusters of its latent found
 in the train part, judged on the test part: adjusted Rand index as they are; then with names, the
 person being simulated: each cluster gets the class of most of the 20 events on its row of the
-contact sheet. A student is trained with the labels that the named clusters are sure of. Writes
+contact sheet. A student is trained with the labels that the named clusters of *full* are sure of;
+on *clean*, where nothing is noise, it may choose among the other classes only. Writes
 ``no_labels.csv``.
 """
 
@@ -25,12 +26,19 @@ from attpc_export.naming import (
 )
 from attpc_export.rehead import encode_events
 from few_labels import GROUP_COLUMN, Case, judge_scores, train_student, write_rows
+from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from attpc_filter.score.bundle import load_bundle
 
 COLUMNS = ["seed", "level", "method", "clusters", "stability", "agreement", "ari", "macro_f1"]
 COLUMNS += ["proton", "carbon", "noise"]
+
+
+def scores_among(scores: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Scores of the classes that there are, made to add up to 1 again."""
+    kept = scores * np.isin(np.arange(scores.shape[1]), label)
+    return (kept / kept.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def main() -> None:
@@ -40,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="keeps trainings")
     parser.add_argument("--table", type=Path, default=Path(__file__).with_suffix(".csv"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--levels", nargs="+", default=["full", "clean"])
+    parser.add_argument("--levels", nargs="+", default=["full", "clean"], choices=["full", "clean"])
     parser.add_argument("--students", type=int, default=1, help="0: none")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -51,6 +59,7 @@ def main() -> None:
         folder, path = case.pretrain(seed)
         bundle = load_bundle(str(path))
         names = [c.name for c in bundle.contract.classes]
+        made: Path | None = None
         for level in options.levels:
             train, test = options.shared / "train", options.shared / "test"
             data, judged = train / level, test / level
@@ -79,9 +88,10 @@ def main() -> None:
                 nothing = np.full(len(known.events), UNLABELLED, np.int64)
                 scores = (score_clusters(head, known.latent) @ class_of).astype(np.float32)
                 made = train_student(known, nothing, scores, case, folder, seed, work / "student")
+            if made:
                 student = load_bundle(str(made))
                 seen = encode_events(student, [judged], [labels["test"]], GROUP_COLUMN)
-                judged_as["student"] = (student, seen, seen.scores)
+                judged_as["student"] = (student, seen, scores_among(seen.scores, truth))
             for method, (model, events, found_scores) in judged_as.items():
                 quality = judge_scores(model, events, found_scores)
                 ari = adjusted_rand_score(events.events.label, found_scores.argmax(axis=1))

@@ -189,7 +189,7 @@ def draw_curves(folder: Path) -> None:
     for name in ("train_loss", "validation_loss"):
         upper.plot(epochs, [float(row[name]) for row in rows], label=name.replace("_", " "))
     upper.set(ylabel="loss", yscale="log")
-    upper.legend()
+    upper.legend(loc="upper right")  # "best" looks for a place for long
     lower.plot(epochs, [float(row["validation_macro_f1"]) for row in rows])
     lower.set(xlabel="epoch", ylabel="macro f1, validation")
     with Staging() as staging:
