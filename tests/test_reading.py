@@ -51,9 +51,9 @@ def _reading(path: Path, n_buffers: int = 2, n_processes: int = 1) -> Iterator[I
         yield parts
 
 
-def _children() -> list[int]:
+def _children(parent: int | None = None) -> list[int]:
     found = subprocess.run(
-        ["pgrep", "-f", "-P", str(os.getpid()), "attpc_filter.reading"],
+        ["pgrep", "-f", "-P", str(parent or os.getpid()), "attpc_filter.reading"],
         capture_output=True,
         text=True,
         check=False,
@@ -189,6 +189,36 @@ def test_a_long_run_on_two_threads(layout: str, tmp_path: Path, counter_model: P
         event.number: event.tag_without_frib for event in chosen
     }
     assert read_manifest(out)["n_events"] == 1100
+
+
+def _is_running(process: int) -> bool:
+    """Whether it is there and not only waits for someone to take note of its end."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_none_outlives_a_job_that_is_killed(tmp_path: Path, counter_model: Path) -> None:
+    path = miniatures.write_long_run(tmp_path / "run_0001.h5", 40_000)
+    arguments = ("run", path, "--out", tmp_path / "out", "--model", counter_model, "--threads", 2)
+    with subprocess.Popen(
+        [*command(*arguments), "--no-picture"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as job:
+        children: list[int] = []
+        end = time.monotonic() + 60
+        while not children:
+            assert job.poll() is None
+            assert time.monotonic() < end, "no process reads"
+            children = _children(job.pid)
+        time.sleep(1.0)
+        job.kill()
+    while any(_is_running(child) for child in children):
+        assert time.monotonic() < end, "it still reads"
+        time.sleep(0.05)
 
 
 def test_modules_that_lie_in_the_working_folder_are_not_taken(
