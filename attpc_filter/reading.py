@@ -30,7 +30,7 @@ from attpc_filter.root_options import RootOptions
 from attpc_filter.staging import check_interrupted
 
 _TICK_S = 0.1
-#: Batches in whose time a process has started (half a second).
+#: Batches in whose time a process has started (a third of a second).
 _BATCHES_AT_START = 8
 #: Batches that a process knows of.
 _BATCHES_AHEAD = 4
