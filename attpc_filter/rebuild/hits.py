@@ -126,7 +126,6 @@ def rebuild_hits(
         settings.peak_max_width,
         settings.peak_threshold,
         settings.max_peaks,
-        kernels.make_scratch(len(taps)),
         pad,
         columns,
         offsets,

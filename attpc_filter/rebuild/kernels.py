@@ -19,7 +19,7 @@ NEAR_ADC = 25.0
 LARGE = 1.0e9
 _MOST = np.iinfo(np.int16).max
 _N_BLOCKS = _N // BLOCK
-_N_LEVELS = 9  # doublings up to a window of 512 samples
+_N_LEVELS = 3  # sums over 5, 25 and 125 samples
 #: Multiplied with a number of one bit, this sequence of de Bruijn's has highest 5 bits that say
 #: which bit it is.
 _DE_BRUIJN = 0x077CB531
@@ -27,9 +27,16 @@ _PLACE_OF_BIT = np.argsort([(_DE_BRUIJN << bit & 0xFFFFFFFF) >> 27 for bit in ra
 
 
 #: Loops over one trace. They make no arrays, so numba need not count references to the views that
-#: they take: that would cost as much as the loops themselves.
-_loop = njit(_nrt=False, nogil=True, cache=True)
-_sums = njit(_nrt=False, nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+#: they take: that would cost as much as the loops themselves. Nor are they called: an array is
+#: handed over as seven numbers, and the room below would be a hundred a call.
+_loop = njit(_nrt=False, nogil=True, cache=True, forceinline=True)
+_sums = njit(
+    _nrt=False,
+    nogil=True,
+    cache=True,
+    forceinline=True,
+    fastmath={"contract", "nsz", "reassoc"},
+)
 
 
 class Scratch(NamedTuple):
@@ -39,16 +46,15 @@ class Scratch(NamedTuple):
     ----------
     samples, kept : ndarray of int16, shape (512,)
         A trace, and those of its samples that belong to the base.
-    base : ndarray of float32, shape (1 + n_doublings, 512 + 2 x (n_taps - 1))
-        The base, with a margin on either side, and its sums over 2, 4, 8, ... samples.
-    window : ndarray of float32, shape (512,)
-        Its sums over the window.
-    smooth : ndarray of float32, shape (BLOCK,)
-        The base of a block, smoothed.
+    narrow, wide : ndarray of int16 and of int32, shape (n_levels, ...)
+        The base less its mean, with a margin on either side, and its sums over 5, 25, ... samples;
+        the last row has room for the sums over the window.
+    near, smooth : ndarray of float32
+        The base of a block with a margin on either side, and that base smoothed.
     blocks : ndarray of int32, shape (n_blocks, BLOCK)
         The signal: the trace less its baseline.
-    lows, highs : ndarray of int32, shape (n_blocks,)
-        Extremes of each block of the signal.
+    highs : ndarray of int32, shape (n_blocks,)
+        Highest sample of each block of the signal.
     peaks, order, left, right : ndarray of int32, shape (256,)
         Positions of the peaks, their order by height, the first sample of each and the one after
         its last.
@@ -58,11 +64,11 @@ class Scratch(NamedTuple):
 
     samples: Any
     kept: Any
-    base: Any
-    window: Any
+    narrow: Any
+    wide: Any
+    near: Any
     smooth: Any
     blocks: Any
-    lows: Any
     highs: Any
     peaks: Any
     order: Any
@@ -74,15 +80,17 @@ class Scratch(NamedTuple):
 @njit(nogil=True, cache=True)
 def make_scratch(n_taps):
     """Make room for traces whose baseline is made with so many taps."""
-    length = _N + 2 * (n_taps - 1)
+    margin = _margin(n_taps - 1)
+    length = _N + 2 * margin
+    rows = (_N_LEVELS + 2, length + 8 * margin)
     return Scratch(
         np.empty(_N, np.int16),
         np.empty(_N, np.int16),
-        np.empty((_N_LEVELS + 1, length), np.float32),
-        np.empty(_N, np.float32),
+        np.empty(rows, np.int16),
+        np.empty(rows, np.int32),
+        np.empty(BLOCK + 2 * margin, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty((_N_BLOCKS, BLOCK), np.int32),
-        np.empty(_N_BLOCKS, np.int32),
         np.empty(_N_BLOCKS, np.int32),
         np.empty(_MAX_CANDIDATES, np.int32),
         np.empty(_MAX_CANDIDATES, np.int32),
@@ -93,7 +101,63 @@ def make_scratch(n_taps):
 
 
 @_loop
+def _margin(reach):
+    """Samples on either side of the base, for a filter that reaches so far: whole blocks."""
+    return -(-reach // BLOCK) * BLOCK
+
+
+@njit(nogil=True, cache=True)
 def hits_of_traces(
+    traces,
+    first_rows,
+    plane_x,
+    plane_y,
+    gain,
+    time_offset,
+    beam,
+    drop_beam_pads,
+    multi,
+    taps,
+    width,
+    separation,
+    prominence,
+    max_width,
+    threshold,
+    max_peaks,
+    pad_out,
+    columns,
+    offsets,
+):
+    """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces.
+
+    One call for all: a thread that comes back asks for Python's lock, which others may hold.
+    """
+    _fill_in_hits(
+        traces,
+        first_rows,
+        plane_x,
+        plane_y,
+        gain,
+        time_offset,
+        beam,
+        drop_beam_pads,
+        multi,
+        taps,
+        width,
+        separation,
+        prominence,
+        max_width,
+        threshold,
+        max_peaks,
+        make_scratch(len(taps)),
+        pad_out,
+        columns,
+        offsets,
+    )
+
+
+@_loop
+def _fill_in_hits(
     traces,
     first_rows,
     plane_x,
@@ -115,10 +179,7 @@ def hits_of_traces(
     columns,
     offsets,
 ):
-    """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces.
-
-    One call for all: a thread that comes back asks for Python's lock, which others may hold.
-    """
+    """What :func:`hits_of_traces` does, in given room."""
     signal = scratch.blocks.reshape(-1)
     peaks, left, right = scratch.peaks, scratch.left, scratch.right
     used = 0
@@ -167,9 +228,7 @@ def subtract_baseline(trace, taps, width, threshold, scratch):
     compiler vectorises. A loop of known, small length it unrolls instead; an index that could be
     negative, numba checks.
     """
-    samples, base, blocks = scratch.samples, scratch.base[0], scratch.blocks
-    signal = blocks.reshape(-1)
-    margin = len(taps) - 1
+    samples = scratch.samples
     for i in range(len(samples)):
         samples[i] = trace[i]
     samples[0] = samples[1]
@@ -179,41 +238,70 @@ def subtract_baseline(trace, taps, width, threshold, scratch):
         return False
     cut, filler = _base_level(samples, scratch.kept)
 
+    half = int((width - 1.0) / 2.0)
+    # how far the base goes from its mean decides what its sums need
+    most = max(highest if highest <= cut else cut, filler) - np.int32(filler)
+    least = np.int32(filler) - min(lowest, filler)
+    if (2 * half + 1) * max(most, least) <= _MOST:
+        _subtract(samples, cut, filler, half, taps, width, threshold, scratch, scratch.narrow)
+    else:
+        _subtract(samples, cut, filler, half, taps, width, threshold, scratch, scratch.wide)
+    return True
+
+
+@_sums
+def _subtract(samples, cut, filler, half, taps, width, threshold, scratch, levels):
+    """Write the signal, and the highest sample of each of its blocks.
+
+    The sums are made in ``levels``: of 16 bits where they fit, which is twice as many at a time.
+    """
+    blocks, highs = scratch.blocks, scratch.highs
+    signal = blocks.reshape(-1)
+    base = levels[0]
+    margin = _margin(len(taps) - 1)
     centre = base[margin : margin + _N]
     for i in range(len(centre)):
-        centre[i] = np.float32(samples[i] if samples[i] <= cut else filler)
+        centre[i] = np.int32(samples[i] - filler) if samples[i] <= cut else np.int32(0)
     # the average goes round in a circle
     before = base[:margin]
     last = base[_N : _N + margin]
     for i in range(len(before)):
         before[i] = last[i]
-    after = base[margin + _N :]
+    after = base[margin + _N : 2 * margin + _N]
     first = base[margin : 2 * margin]
     for i in range(len(after)):
         after[i] = first[i]
 
-    half = int((width - 1.0) / 2.0)
+    # with the mean added again all numbers are whole ones below 2^24: exact in float32
+    row = _window_sums(levels, margin - half, 2 * half + 1, 2 * margin + _N)
     fraction = np.float32((width - 1.0) / 2.0 - half)
     norm = np.float32(1.0 / width)
-    window = scratch.window
-    _window_sums(scratch.base, margin - half, 2 * half + 1, window)
+    window = levels[row, margin - half :]
     below = base[margin - half - 1 :]
     beyond = base[margin + half + 1 :]
+    in_window = np.int32((2 * half + 1) * np.int32(filler))
+    beside = np.int32(2 * np.int32(filler))
     for i in range(len(signal)):
-        average = (window[i] + fraction * (below[i] + beyond[i])) * norm
+        inner = np.float32(np.int32(window[i] + in_window))
+        outer = np.float32(np.int32(below[i] + beyond[i] + beside))
+        average = (inner + fraction * outer) * norm
         signal[i] = np.int32(np.float32(samples[i]) - average)
 
-    near = threshold - NEAR_ADC
+    near = np.int32(np.floor(threshold - NEAR_ADC))  # the samples are integers
+    around = scratch.near
+    for block in range(len(blocks)):
+        highs[block] = _highest(blocks[block])
     for block in range(len(blocks)):
         here = blocks[block]
-        low, high = _extremes(here)
-        if high > near:
+        if highs[block] > near:
             start = block * len(here)
-            _smooth_block(samples[start:], base[start:], taps, scratch.smooth, here)
-            low, high = _extremes(here)
-        scratch.lows[block] = low
-        scratch.highs[block] = high
-    return True
+            part = base[start:]
+            for i in range(len(around)):
+                around[i] = np.float32(np.int32(part[i] + filler))
+            _smooth_block(
+                samples[start:], around[margin - (len(taps) - 1) :], taps, scratch.smooth, here
+            )
+            highs[block] = _highest(here)
 
 
 @_sums
@@ -235,7 +323,7 @@ def _base_level(samples, kept):
         kept[i] = samples[i] if samples[i] <= cut else np.int16(0)
     total_kept = np.int32(0)
     for i in range(len(kept)):
-        total_kept += np.int32(kept[i])
+        total_kept = np.int32(total_kept + kept[i])
     n_kept = np.int16(0)  # as wide as the samples, for as many at a time
     for i in range(len(samples)):
         n_kept = np.int16(n_kept + np.int16(samples[i] <= cut))
@@ -243,36 +331,66 @@ def _base_level(samples, kept):
 
 
 @_loop
-def _window_sums(levels, start, length, sums):
-    """Sums of ``length`` (odd) successive values from each index on, by doubling what is summed.
+def _window_sums(levels, start, length, n_values):
+    """Sum ``length`` successive values from ``start`` + i on, by adding five by five.
 
-    The values stand in ``levels[0]``, those from ``start`` on are summed; the other rows are room.
+    The ``n_values`` values stand in ``levels[0]``; returns the row in which the sums stand, each
+    at the index of its first value.
     """
-    if length == 1:
-        for i in range(len(sums)):
-            sums[i] = levels[0, start + i]
-        return
     size = 1
-    begin = start + 1
-    for depth in range(len(levels) - 1):
-        if 2 * size > length:
-            break
-        _add(levels[depth], levels[depth, size:], levels[depth + 1, : levels.shape[1] - size])
-        size *= 2
-        if length & size:
-            part = levels[depth + 1, begin:]
-            if begin == start + 1:
-                _add(levels[0, start:], part, sums)
-            else:
-                for i in range(len(sums)):
-                    sums[i] += part[i]
-            begin += size
+    row = 0
+    while 5 * size <= length:
+        here = levels[row]
+        _add_five(
+            here,
+            here[size:],
+            here[2 * size :],
+            here[3 * size :],
+            here[4 * size :],
+            levels[row + 1, :n_values],
+        )
+        size *= 5
+        row += 1
+    if size == length:
+        return row
+    sums = levels[-1, start : start + _N]
+    part = levels[row, start:]
+    for i in range(len(sums)):
+        sums[i] = part[i]
+    begin = start + size
+    left = length - size
+    while left:
+        while left < size:
+            size //= 5
+            row -= 1
+        part = levels[row, begin:]
+        for i in range(len(sums)):
+            sums[i] += part[i]
+        begin += size
+        left -= size
+    return len(levels) - 1
 
 
 @_loop
-def _add(one, other, total):
+def _add_five(one, two, three, four, five, total):
     for i in range(len(total)):
-        total[i] = one[i] + other[i]
+        total[i] = one[i] + two[i] + three[i] + four[i] + five[i]
+
+
+@_loop
+def _highest(signal):
+    high = signal[0]
+    for i in range(len(signal)):
+        high = max(high, signal[i])
+    return high
+
+
+@_loop
+def _lowest(signal):
+    low = signal[0]
+    for i in range(len(signal)):
+        low = min(low, signal[i])
+    return low
 
 
 @_loop
@@ -310,45 +428,37 @@ def _smooth_block(samples, base, taps, smooth, signal):
 
 
 @_loop
-def _lowest_before(signal, lows, highs, at):
+def _lowest_before(signal, highs, at):
     """Lowest sample on the way from ``at`` down to the first that is higher."""
     height = signal[at]
-    lowest = height
-    own = at // BLOCK
-    for i in range(at - 1, own * BLOCK - 1, -1):
-        if signal[i] > height:
-            return lowest
-        lowest = min(lowest, signal[i])
-    for block in range(own - 1, -1, -1):
-        if highs[block] > height:
-            i = (block + 1) * BLOCK - 1
-            while signal[i] <= height:
-                lowest = min(lowest, signal[i])
-                i -= 1
-            return lowest
-        lowest = min(lowest, lows[block])
-    return lowest
+    i = at
+    for block in range(at // BLOCK, -1, -1):
+        begin = block * BLOCK
+        if highs[block] <= height:
+            i = begin - 1
+            continue
+        while i >= begin and signal[i] <= height:
+            i -= 1
+        if i >= begin:
+            break
+    return _lowest(signal[i + 1 : at + 1])
 
 
 @_loop
-def _lowest_after(signal, lows, highs, at):
+def _lowest_after(signal, highs, at):
     """Lowest sample on the way from ``at`` up to the first that is higher."""
     height = signal[at]
-    lowest = height
-    own = at // BLOCK
-    for i in range(at + 1, (own + 1) * BLOCK):
-        if signal[i] > height:
-            return lowest
-        lowest = min(lowest, signal[i])
-    for block in range(own + 1, len(highs)):
-        if highs[block] > height:
-            i = block * BLOCK
-            while signal[i] <= height:
-                lowest = min(lowest, signal[i])
-                i += 1
-            return lowest
-        lowest = min(lowest, lows[block])
-    return lowest
+    i = at
+    for block in range(at // BLOCK, len(highs)):
+        end = (block + 1) * BLOCK
+        if highs[block] <= height:
+            i = end
+            continue
+        while i < end and signal[i] <= height:
+            i += 1
+        if i < end:
+            break
+    return _lowest(signal[at:i])
 
 
 @_loop
@@ -369,12 +479,12 @@ def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
 
     Only local maxima above the threshold are looked at: lower ones can neither be kept nor, being
     lower, remove one that is. Returns the number of peaks; positions in ``peaks``, the samples from
-    ``left`` to ``right`` (excluded) make the integral. ``lows`` and ``highs`` are the extremes of
-    the signal's blocks: most blocks hold no peak, and the search for the lowest sample between a
-    peak and the next higher one goes a block at a step.
+    ``left`` to ``right`` (excluded) make the integral. ``highs`` are the highest samples of the
+    signal's blocks: most blocks hold no peak, and the search for the next higher sample goes a
+    block at a step.
     """
     peaks, order, keep = scratch.peaks, scratch.order, scratch.keep
-    left, right, lows, highs = scratch.left, scratch.right, scratch.lows, scratch.highs
+    left, right, highs = scratch.left, scratch.right, scratch.highs
     distance = np.int32(np.ceil(separation))
     highest_below = np.int32(np.floor(threshold))  # the samples are integers
     found = 0
@@ -429,8 +539,8 @@ def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
             continue
         at = peaks[k]
         height = signal[at]
-        left_lowest = _lowest_before(signal, lows, highs, at)
-        right_lowest = _lowest_after(signal, lows, highs, at)
+        left_lowest = _lowest_before(signal, highs, at)
+        right_lowest = _lowest_after(signal, highs, at)
         depth = height - max(left_lowest, right_lowest)
         if depth < prominence or depth == 0:
             continue
