@@ -28,15 +28,20 @@ from attpc_filter.formats.ceilings import bare_reads
 from attpc_filter.formats.run import allocate_new
 from attpc_filter.manifest import RunOutcome
 from attpc_filter.memory import cpu_seconds as cpu_seconds_so_far
-from attpc_filter.memory import peak_memory_bytes
+from attpc_filter.memory import leave_out_numba_extensions, peak_memory_bytes
 from attpc_filter.pipeline import Job, filter_run
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 from attpc_filter.staging import Staging
-from attpc_filter.tagger import BATCH_EVENTS, Tagger, load_tagger, tag_events
+from attpc_filter.tagger import (
+    BATCH_EVENTS,
+    BUFFER_TRACES,
+    Tagger,
+    load_tagger,
+    start_readers,
+    tag_events,
+)
 
-#: Traces that a reused buffer holds, as in a job.
-_BUFFER_TRACES = 16_384
 #: Bytes of traces that are held in memory to measure rebuilding alone.
 _HELD_BYTES = 256 << 20
 
@@ -145,7 +150,7 @@ def bench(
             told(name)
             steps.append(_measure(name, of, work, repeats))
 
-        buffer = np.empty((_BUFFER_TRACES, N_TRACE_COLUMNS), np.int16)
+        buffer = np.empty((BUFFER_TRACES, N_TRACE_COLUMNS), np.int16)
         for name, read in bare_reads(run, buffer).items():
             measure(name, sample, read)
 
@@ -155,13 +160,15 @@ def bench(
 
         measure("read, page cache cold", sample, read_cold)
         measure(READ, sample, lambda: _read_all(run, buffer))
+        parts = _in_parts(held)
+        measure("rebuild", part, lambda: [_rebuild(records, tagger) for records in parts])
         batches = [held[i : i + BATCH_EVENTS] for i in range(0, len(held), BATCH_EVENTS)]
-        measure("rebuild", part, lambda: [_rebuild(batch, tagger) for batch in batches])
         hits = [_rebuild(batch, tagger) for batch in batches]
         measure("model inputs", part, lambda: [_inputs(batch, tagger) for batch in hits])
         inputs = [_inputs(batch, tagger) for batch in hits]
         measure("score", part, lambda: [tagger.scorer.score(batch) for batch in inputs])
-        measure(_TAGS, sample, lambda: _exhaust(tag_events(run, tagger)))
+        with start_readers(config) as readers:
+            measure(_TAGS, sample, lambda: _exhaust(tag_events(run, tagger, readers)))
     told(JOB)
     steps.append(_measure_job(path, sample, config, repeats))
     return steps
@@ -244,10 +251,10 @@ def _measure(name: str, sample: Sample, work: Callable[[], object], repeats: int
     work()
     seconds, cpu_seconds = [], []
     for _ in range(repeats):
-        began, cpu_began = time.perf_counter(), time.process_time()
+        began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
         work()
         seconds.append(time.perf_counter() - began)
-        cpu_seconds.append(time.process_time() - cpu_began)
+        cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
     return Step(name, sample, seconds, cpu_seconds)
 
 
@@ -274,6 +281,20 @@ def _look_at(run: Run) -> tuple[Sample, list[Record]]:
     if not held:
         raise InputError(f"{run.path}: no event that can be read among {len(run.events)}")
     return Sample(len(run.events), n_traces, n_bytes), held
+
+
+def _in_parts(records: Sequence[Record]) -> list[list[Record]]:
+    """Events in parts of as many traces as a job's buffers hold."""
+    parts: list[list[Record]] = [[]]
+    room = BUFFER_TRACES
+    for record in records:
+        size = 0 if record.traces is None else len(record.traces)
+        if parts[-1] and size > room:
+            parts.append([])
+            room = BUFFER_TRACES
+        parts[-1].append(record)
+        room -= size
+    return parts
 
 
 def _sample_of(records: Sequence[Record]) -> Sample:
@@ -324,17 +345,19 @@ def _measure_job(path: Path, sample: Sample, config: Config, repeats: int) -> St
 def _do_job(
     path: Path, n_events: int, config: Config, repeats: int
 ) -> tuple[list[float], list[float], int]:
-    tagger = load_tagger(config)
+    leave_out_numba_extensions()
     seconds, cpu_seconds = [], []
-    for _ in range(1 + repeats):
-        with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
-            began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
-            with open_run(path, config.root_options) as run:
-                run.events = run.events[:n_events]
-                filter_run(run, path, Job(tagger, Path(folder)), _Silence(), began)
-            seconds.append(time.perf_counter() - began)
-            cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
-    return seconds[1:], cpu_seconds[1:], peak_memory_bytes()
+    with start_readers(config) as readers:
+        tagger = load_tagger(config)
+        for _ in range(1 + repeats):
+            with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
+                began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
+                with open_run(path, config.root_options) as run:
+                    run.events = run.events[:n_events]
+                    filter_run(run, path, Job(tagger, Path(folder), readers), _Silence(), began)
+                seconds.append(time.perf_counter() - began)
+                cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
+        return seconds[1:], cpu_seconds[1:], peak_memory_bytes()
 
 
 def processor() -> str:

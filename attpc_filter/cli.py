@@ -55,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True, soft_wrap=True)
     try:
         options = _parser().parse_args(given)
+        if arguments is None and options.act in (_run, _inspect, _bench):  # a process of our own
+            from attpc_filter.memory import leave_out_numba_extensions
+
+            leave_out_numba_extensions()
         return int(options.act(options, shlex.join(["attpc-filter", *given])))
     except AttpcFilterError as error:
         errors.print(f"attpc-filter: {error}", markup=False, highlight=False)

@@ -1,14 +1,26 @@
-"""Peak memory of this process and of those that read for it."""
+"""Memory and processor time of this process and of those that read for it."""
 
 import os
 import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+_helpers: set[int] = set()
 _most_of_helpers = 0
+
+
+def leave_out_numba_extensions() -> None:
+    """Have numba load nothing that other packages register with it.
+
+    It would import them whole (awkward, vector, sympy where they are installed) before the first
+    kernel runs: a second and 100 MB that nothing here needs. For a process that is ours alone:
+    elsewhere someone may want them.
+    """
+    from numba.core import entrypoints
+
+    entrypoints._already_initialized = True
 
 
 def peak_memory_bytes() -> int:
@@ -20,24 +32,44 @@ def peak_memory_bytes() -> int:
     if own is None:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    _look_at_helpers()
     return own * 1024 + _most_of_helpers
 
 
-def count_helpers(processes: Sequence[int]) -> None:
-    """Count memory of processes that work for this one at a time; call it before they end.
+def cpu_seconds() -> float:
+    """Processor time that this process and its helpers have used so far [s]."""
+    times = os.times()  # of helpers that have ended, in steps of 10 ms
+    ended = times.children_user + times.children_system
+    return time.process_time() + ended + sum(map(_cpu_seconds_of, _helpers))
+
+
+def helper_started(process: int) -> None:
+    """Count a process that works for this one."""
+    _helpers.add(process)
+
+
+def helper_ends(process: int) -> None:
+    """Count it no longer: call it before it is ended."""
+    _look_at_helpers()
+    _helpers.discard(process)
+
+
+def _look_at_helpers() -> None:
+    """Note their memory if it is more than ever.
 
     It is their own that counts: what they share with this process, buffers and the same libraries,
     is in its size already.
     """
     global _most_of_helpers
-    sizes = [_kilobytes(str(process), "RssAnon") or 0 for process in processes]
+    sizes = [_kilobytes(str(process), "RssAnon") or 0 for process in _helpers]
     _most_of_helpers = max(_most_of_helpers, sum(sizes) * 1024)
 
 
-def cpu_seconds() -> float:
-    """Processor time that this process has used, and those it started that have ended [s]."""
-    times = os.times()  # of others, in steps of 10 ms
-    return time.process_time() + times.children_user + times.children_system
+def _cpu_seconds_of(process: int) -> float:
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _kilobytes(process: str, entry: str) -> int | None:

@@ -32,9 +32,10 @@ from attpc_filter.manifest import (
     package_versions,
     write_manifest,
 )
+from attpc_filter.reading import Readers
 from attpc_filter.staging import Staging, check_interrupted, interrupts_noted
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
-from attpc_filter.tagger import Batch, Tagger, load_tagger, tag_events
+from attpc_filter.tagger import Batch, Tagger, load_tagger, start_readers, tag_events
 
 _EXAMPLES_A_TAG = 4
 
@@ -71,6 +72,8 @@ class Job:
 
     tagger: Tagger
     out: Path
+    #: Processes that read for it, if there are any.
+    readers: Readers | None = None
     #: Files of an earlier output, to be overwritten once a new run is complete.
     former_output: list[Path] = field(default_factory=list)
     examples: dict[str, list[Example]] = field(default_factory=dict)
@@ -115,14 +118,15 @@ def run_job(
     KeyboardInterrupt
         On Ctrl-C; runs that were complete stay, the manifest says 130.
     """
-    with interrupts_noted():
-        return _run_job(paths, out, config, observer, command)
+    with interrupts_noted(), start_readers(config) as readers:
+        job = _prepare(paths, out, config)
+        job.readers = readers
+        return _run_job(paths, job, observer, command)
 
 
 def _run_job(
-    paths: Sequence[Path], out: Path, config: Config, observer: Observer, command: str
+    paths: Sequence[Path], job: Job, observer: Observer, command: str
 ) -> tuple[int, Job, list[RunOutcome]]:
-    job = _prepare(paths, out, config)
     description = _describe_job(job, command)
     outcomes: list[RunOutcome] = []
     status: int | None = None
@@ -134,7 +138,7 @@ def _run_job(
             _write_manifest(job, description, outcomes, None)
         failed = any(outcome.error for outcome in outcomes)
         unreadable = any(outcome.counts.get(UNREADABLE) for outcome in outcomes)
-        status = 2 if failed else 1 if unreadable and config.strict else 0
+        status = 2 if failed else 1 if unreadable and job.tagger.config.strict else 0
     except KeyboardInterrupt:
         status = 130
         raise
@@ -159,7 +163,7 @@ def _prepare(paths: Sequence[Path], out: Path, config: Config) -> Job:
         )
     tagger = load_tagger(config)
     former = _prepare_folder(paths, out, config.overwrite)
-    return Job(tagger, out, former)
+    return Job(tagger, out, former_output=former)
 
 
 def _prepare_folder(paths: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:
@@ -282,7 +286,7 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
         reasons: Counter[str] = Counter()
         with (
             _RunWriter(run, path, job, staging) as writer,
-            contextlib.closing(tag_events(run, job.tagger)) as batches,
+            contextlib.closing(tag_events(run, job.tagger, job.readers)) as batches,
         ):
             for batch in batches:
                 writer.add(batch)

@@ -2,8 +2,8 @@
 
 Events are read in parts of a few, into buffers that are used again and again and whose number
 bounds the memory; workers rebuild and score them, in compiled code that leaves the interpreter
-alone; one thread tags what comes back. A long run is read by a process beside this one if there is
-more than one worker. The model scores batches of :data:`BATCH_EVENTS`. What comes out of
+alone; one thread tags what comes back. With more than one worker, processes beside this one read.
+The model scores batches of :data:`BATCH_EVENTS`. What comes out of
 :func:`tag_events` is tagged; who calls it writes it down, or does not.
 """
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import Run
-from attpc_filter.reading import Part, can_read_beside, read_parts, read_parts_beside
+from attpc_filter.reading import Part, Readers, read_parts, read_parts_beside
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
@@ -35,15 +35,11 @@ from attpc_filter.tag import assign_tags
 
 #: Events that go through the stream together, and that the model scores in one call.
 BATCH_EVENTS = 64
-#: Traces that a reused buffer holds (2.1 MB).
-_BUFFER_TRACES = 2048
-#: Buffers for each worker: one that it works on, and one that waits, with one more for the reader.
-_BUFFERS_A_WORKER = 2
+#: Traces that a reused buffer holds (4.2 MB); there is one a worker, and one more to read into.
+BUFFER_TRACES = 4096
 #: Parts of a batch that are rebuilt, and batches that are scored, at a time; more would wait for
 #: writing, which is one thread's work.
 MOST_WORKERS = 8
-#: Events from which on a process that reads is worth its start.
-WORTH_A_PROCESS = 1000
 #: Workers that a process can feed.
 _WORKERS_A_READER = 4
 _TICK_S = 0.1
@@ -180,7 +176,21 @@ def load_tagger(config: Config) -> Tagger:
     return Tagger(config, bundle, plane, calibration, thresholds, scorer, features)
 
 
-def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
+def start_readers(config: Config) -> Readers:
+    """Start the processes that are to read for so many threads, none for a single one.
+
+    They start while the model is loaded, and read run after run.
+    """
+    n_workers = _n_workers(config, beside=True)
+    return Readers(-(-n_workers // _WORKERS_A_READER) if config.n_threads > 1 else 0)
+
+
+def _n_workers(config: Config, *, beside: bool) -> int:
+    # one may wait for the last part of a batch that it is to score
+    return min(config.n_threads, MOST_WORKERS) + beside
+
+
+def tag_events(run: Run, tagger: Tagger, readers: Readers | None = None) -> Generator[Batch]:
     """Take all events of a run through the stages, in their order; close it if you stop early.
 
     Parameters
@@ -189,6 +199,8 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
         The open run.
     tagger : Tagger
         Model, pads, calibration, thresholds.
+    readers : Readers, optional
+        Processes that read; without, this one does.
 
     Yields
     ------
@@ -202,17 +214,16 @@ def tag_events(run: Run, tagger: Tagger) -> Generator[Batch]:
         reads traces.
     """
     _require_same_hits(run, tagger)
-    n_workers = min(tagger.config.n_threads, MOST_WORKERS)
-    beside = n_workers > 1 and len(run.events) >= WORTH_A_PROCESS and can_read_beside()
-    if beside:
-        n_workers += 1  # one may wait for the last part of a batch that it is to score
+    if not readers or len(run.events) <= BATCH_EVENTS:
+        readers = None
+    n_workers = _n_workers(tagger.config, beside=readers is not None)
     under_way: deque[Future[Batch]] = deque()
     n_left = len(run.events)
     with (
         interrupts_noted(),
         _quick_switches(),
         ThreadPoolExecutor(n_workers) as workers,
-        contextlib.closing(_read_run(run, tagger, n_workers, beside)) as reading,
+        contextlib.closing(_read_run(run, tagger, n_workers, readers)) as reading,
     ):
         try:
             while n_left or under_way:
@@ -295,17 +306,15 @@ def _require_same_hits(run: Run, tagger: Tagger) -> None:
         )
 
 
-def _read_run(run: Run, tagger: Tagger, n_workers: int, beside: bool) -> Generator[Part]:
+def _read_run(run: Run, tagger: Tagger, n_workers: int, readers: Readers | None) -> Generator[Part]:
     """Read a run in parts for so many workers: here, or in processes beside."""
     traces = tagger.contract.traces
-    n_rows = _BUFFER_TRACES if traces is None else traces.n_traces
-    if not beside:
-        n_buffers = _BUFFERS_A_WORKER * n_workers + 1
-        return read_parts(run, run.events, BATCH_EVENTS, n_rows, n_buffers)
-    n_processes = -(-n_workers // _WORKERS_A_READER)
-    n_buffers = -(-_BUFFERS_A_WORKER * n_workers // n_processes) + 1
+    n_rows = BUFFER_TRACES if traces is None else traces.n_traces
+    if readers is None:
+        return read_parts(run, run.events, BATCH_EVENTS, n_rows, n_workers + 1)
+    n_buffers = -(-n_workers // len(readers)) + 1
     options = tagger.config.root_options
-    return read_parts_beside(run, options, BATCH_EVENTS, n_rows, n_buffers, n_processes)
+    return read_parts_beside(readers, run, options, BATCH_EVENTS, n_rows, n_buffers)
 
 
 def _require_traces(run: Run, records: list[Record]) -> None:
