@@ -7,8 +7,9 @@ attpc-filter (read, hits, projections, model, tags, link streams) runs as its ow
 of the same events repeated to 50 times the length, so that its start does not weigh; its events/s
 are those of the manifest, from opening the run to the last renamed file. They take turns: Spyral
 and attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores,
-and two of attpc-filter at a time, a core and a run each, which is all that the machine gives. Then
-its peak memory at several lengths.
+and two of attpc-filter at a time, a core and a run each, which is all that the machine gives; and
+between them rebuilding alone, and reading alone beside HDF5's own low-level read of the same
+matrices. Then its peak memory at several lengths.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import SimpleQueue
 from pathlib import Path
 
@@ -31,7 +32,14 @@ import onnx
 from long_run import make_long_run
 
 from attpc_filter.bench import processor
+from attpc_filter.formats import open_run
+from attpc_filter.formats.ceilings import bare_reads
+from attpc_filter.reading import read_part
+from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
+from attpc_filter.rebuild.padplane import load_padplane
+from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
+from attpc_filter.tagger import BUFFER_TRACES
 
 
 def spyral_events_per_s(run: Path, workspace: Path) -> float:
@@ -58,6 +66,44 @@ def spyral_events_per_s(run: Path, workspace: Path) -> float:
     seconds = time.perf_counter() - start
     with h5py.File(phase.construct_artifact(payload, workspace).artifacts["pointcloud"]) as file:
         return len(file["cloud"]) / seconds
+
+
+def steps_alone(run_file: Path) -> dict[str, float]:
+    """Events/s of reading and traces/s of rebuilding, in this process, medians of five."""
+    plane = load_padplane(None, None, None)
+    buffer = np.empty((BUFFER_TRACES, N_TRACE_COLUMNS), np.int16)
+    with open_run(run_file) as run:
+        parts, left = [], run.events
+        while left:
+            parts.append(read_part(run, left, np.empty_like(buffer)))
+            left = left[len(parts[-1]) :]
+        n_traces = sum(len(r.traces) for part in parts for r in part if r.traces is not None)
+
+        def rebuild() -> None:
+            for part in parts:
+                rebuild_hits(part, plane, HitSettings(), ZCalibration())
+
+        def read() -> None:
+            for _ in run.records(lambda rows: buffer[:rows]):
+                pass
+
+        bare = bare_reads(run, buffer)["h5py, low level, one buffer"]
+        return {
+            "multi hits alone, one core": n_traces / median_s(rebuild),
+            "reading alone, one core": len(run.events) / median_s(read),
+            "HDF5 alone, low level, one core": len(run.events) / median_s(bare),
+        }
+
+
+def median_s(work: Callable[[], None]) -> float:
+    """Seconds that something takes, after it was done once."""
+    work()
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 def spyral_readable(run: Path, target: Path) -> int:
@@ -145,7 +191,7 @@ def main() -> None:
                 "Spyral PointcloudPhase": spyral_events_per_s(readable, place / f"spyral{turn}"),
                 "multi hits, one core": run_filter([long], place, one, 1)[0],
                 "peak hits, one core": run_filter([long], place, one, 1, "--model", peak)[0],
-            }
+            } | steps_alone(readable)
             if len(two) == 2:
                 found["multi hits, two cores"] = run_filter([long], place, two, 2)[0]
                 found["two jobs, a core each"] = run_filter([long, other], place, two, 1)[0]
@@ -153,12 +199,14 @@ def main() -> None:
                 for name, rate in found.items():
                     measured.setdefault(name, []).append(rate)
         for name, rates in measured.items():
-            rows[f"{name} [events/s]"] = statistics.median(rates)
+            unit = "traces/s" if name.startswith("multi hits alone") else "events/s"
+            rows[f"{name} [{unit}]"] = statistics.median(rates)
         pairs = [
             ("multi hits, one core", "Spyral PointcloudPhase"),
             ("peak hits, one core", "Spyral PointcloudPhase"),
             ("multi hits, two cores", "multi hits, one core"),
             ("two jobs, a core each", "multi hits, one core"),
+            ("HDF5 alone, low level, one core", "reading alone, one core"),
         ]
         for ours, other in pairs:
             if ours in measured:
@@ -169,7 +217,7 @@ def main() -> None:
             rows[f"peak memory at {length} events [MiB]"] = run_filter([long], place, two, 2)[1]
     machine = f"{processor()}, {len(available)} cores"
     for name, value in rows.items():
-        print(f"{name:60} {value:10.1f}")
+        print(f"{name:60} {value:12.2f}")
     if options.csv:
         with open(options.csv, "w", newline="") as file:
             writer = csv.writer(file)
