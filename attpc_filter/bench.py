@@ -26,6 +26,7 @@ from attpc_filter.errors import InputError, OutputError
 from attpc_filter.formats import Run, open_run
 from attpc_filter.formats.ceilings import bare_reads
 from attpc_filter.formats.run import allocate_new
+from attpc_filter.helpers import Helpers
 from attpc_filter.manifest import RunOutcome
 from attpc_filter.memory import cpu_seconds as cpu_seconds_so_far
 from attpc_filter.memory import leave_out_numba_extensions, peak_memory_bytes
@@ -38,7 +39,6 @@ from attpc_filter.tagger import (
     BUFFER_TRACES,
     Tagger,
     load_tagger,
-    start_readers,
     tag_events,
 )
 
@@ -167,8 +167,8 @@ def bench(
         measure("model inputs", part, lambda: [_inputs(batch, tagger) for batch in hits])
         inputs = [_inputs(batch, tagger) for batch in hits]
         measure("score", part, lambda: [tagger.scorer.score(batch) for batch in inputs])
-        with start_readers(config) as readers:
-            measure(_TAGS, sample, lambda: _exhaust(tag_events(run, tagger, readers)))
+        with Helpers(config) as helpers:
+            measure(_TAGS, sample, lambda: _exhaust(tag_events(run, tagger, helpers)))
     told(JOB)
     steps.append(_measure_job(path, sample, config, repeats))
     return steps
@@ -347,14 +347,15 @@ def _do_job(
 ) -> tuple[list[float], list[float], int]:
     leave_out_numba_extensions()
     seconds, cpu_seconds = [], []
-    with start_readers(config) as readers:
-        tagger = load_tagger(config)
+    with Helpers(config) as helpers:
+        tagger = load_tagger(config, ready=not helpers)
+        helpers.wait()
         for _ in range(1 + repeats):
             with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
                 began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
                 with open_run(path, config.root_options) as run:
                     run.events = run.events[:n_events]
-                    filter_run(run, path, Job(tagger, Path(folder), readers), _Silence(), began)
+                    filter_run(run, path, Job(tagger, Path(folder), helpers), _Silence(), began)
                 seconds.append(time.perf_counter() - began)
                 cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
         return seconds[1:], cpu_seconds[1:], peak_memory_bytes()

@@ -54,7 +54,7 @@ class Config:
     strict: bool = _option(False, "exit with 1 if an event of any run was unreadable")
     overwrite: bool = _option(False, "replace an earlier output in the output folder")
     picture: bool = _option(True, "draw summary.png")
-    threads: int = _option(0, "threads for rebuilding and scoring; 0: one a core", "threads", "N")
+    threads: int = _option(0, "cores to work on, a process each; 0: all it may use", "threads", "N")
     pad_plane: Path | None = _option(
         None, "CSV of the pads (x_mm, y_mm, ...) in place of the AT-TPC's", "mm", "FILE"
     )

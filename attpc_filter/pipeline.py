@@ -9,7 +9,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from attpc_filter.formats import Run, Stream, open_run
 from attpc_filter.formats.hit_store import HitWriter
 from attpc_filter.formats.latents import LatentWriter
 from attpc_filter.formats.tags import TagWriter
+from attpc_filter.helpers import Helpers
 from attpc_filter.manifest import (
     MANIFEST_NAME,
     RunOutcome,
@@ -32,12 +33,13 @@ from attpc_filter.manifest import (
     package_versions,
     write_manifest,
 )
-from attpc_filter.reading import Readers
 from attpc_filter.staging import Staging, check_interrupted, interrupts_noted
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
-from attpc_filter.tagger import Batch, Tagger, load_tagger, start_readers, tag_events
+from attpc_filter.tagger import Batch, Tagger, load_tagger, tag_events
 
 _EXAMPLES_A_TAG = 4
+#: Smaller jobs are done before a process has started: 5 raw events, or links to 3,000.
+_WORTH_HELPERS_BYTES = 2 << 20
 
 
 class Observer(Protocol):
@@ -72,8 +74,8 @@ class Job:
 
     tagger: Tagger
     out: Path
-    #: Processes that read for it, if there are any.
-    readers: Readers | None = None
+    #: Processes that tag for it, if there are any.
+    helpers: Helpers | None = None
     #: Files of an earlier output, to be overwritten once a new run is complete.
     former_output: list[Path] = field(default_factory=list)
     examples: dict[str, list[Example]] = field(default_factory=dict)
@@ -118,9 +120,10 @@ def run_job(
     KeyboardInterrupt
         On Ctrl-C; runs that were complete stay, the manifest says 130.
     """
-    with interrupts_noted(), start_readers(config) as readers:
-        job = _prepare(paths, out, config)
-        job.readers = readers
+    n_bytes = sum(path.stat().st_size for path in paths if path.is_file())
+    alone = n_bytes < _WORTH_HELPERS_BYTES
+    with interrupts_noted(), Helpers(replace(config, threads=1) if alone else config) as helpers:
+        job = _prepare(paths, out, config, helpers)
         return _run_job(paths, job, observer, command)
 
 
@@ -154,16 +157,17 @@ def _write_manifest(
         write_manifest(job.out / MANIFEST_NAME, description, outcomes, status)
 
 
-def _prepare(paths: Sequence[Path], out: Path, config: Config) -> Job:
+def _prepare(paths: Sequence[Path], out: Path, config: Config, helpers: Helpers) -> Job:
     stems = Counter(path.stem for path in paths)
     if twice := [path for path in paths if stems[path.stem] > 1]:
         raise UsageError(
             f"{twice[0]} and {twice[1]} would both be written as {twice[0].stem};"
             " filter them into two folders"
         )
-    tagger = load_tagger(config)
+    tagger = load_tagger(config, ready=not helpers)
+    helpers.wait()
     former = _prepare_folder(paths, out, config.overwrite)
-    return Job(tagger, out, former_output=former)
+    return Job(tagger, out, helpers, former)
 
 
 def _prepare_folder(paths: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:
@@ -286,7 +290,7 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
         reasons: Counter[str] = Counter()
         with (
             _RunWriter(run, path, job, staging) as writer,
-            contextlib.closing(tag_events(run, job.tagger, job.readers)) as batches,
+            contextlib.closing(tag_events(run, job.tagger, job.helpers)) as batches,
         ):
             for batch in batches:
                 writer.add(batch)

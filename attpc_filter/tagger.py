@@ -1,29 +1,24 @@
 """Events to tags: read, rebuild, score, tag.
 
-Events are read in parts of a few, into buffers that are used again and again and whose number
-bounds the memory; workers rebuild and score them, in compiled code that leaves the interpreter
-alone; one thread tags what comes back. With more than one worker, processes beside this one read.
-The model scores batches of :data:`BATCH_EVENTS`. What comes out of
-:func:`tag_events` is tagged; who calls it writes it down, or does not.
+Events are read in parts of a few into one buffer that is used again and again, and rebuilt while
+their traces are still in the processor's cache; the model scores batches of :data:`BATCH_EVENTS`.
+What comes out of :func:`tag_events` is tagged; who calls it writes it down, or does not.
 """
 
 import contextlib
-import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
-from attpc_filter.formats import Run
-from attpc_filter.reading import Part, Readers, read_parts, read_parts_beside
+from attpc_filter.formats import Events, Run
+from attpc_filter.formats.run import allocate_new
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
@@ -33,17 +28,16 @@ from attpc_filter.score.scorer import Scorer
 from attpc_filter.staging import check_interrupted, interrupts_noted
 from attpc_filter.tag import assign_tags
 
+if TYPE_CHECKING:
+    from attpc_filter.helpers import Helpers
+
 #: Events that go through the stream together, and that the model scores in one call.
 BATCH_EVENTS = 64
-#: Traces that a reused buffer holds (4.2 MB); there is one a worker, and one more to read into.
+#: Traces that the buffer for reading holds (4.2 MB).
 BUFFER_TRACES = 4096
-#: Parts of a batch that are rebuilt, and batches that are scored, at a time; more would wait for
-#: writing, which is one thread's work.
-MOST_WORKERS = 8
-#: Workers that a process can feed.
-_WORKERS_A_READER = 4
-_TICK_S = 0.1
-_SWITCH_S = 1e-4
+
+#: Room for traces, int16 of shape (rows, 517).
+Buffer = NDArray[np.int16]
 
 
 @dataclass(slots=True)
@@ -131,8 +125,16 @@ class Batch:
         return np.array([record.event for record in self.records], np.int64)
 
 
-def load_tagger(config: Config) -> Tagger:
+def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
     """Load the model, the pads and all else that tagging needs.
+
+    Parameters
+    ----------
+    config : Config
+        Options.
+    ready : bool
+        Have the kernels compiled before the clock starts; where others use them, that would only
+        take memory.
 
     Raises
     ------
@@ -159,14 +161,14 @@ def load_tagger(config: Config) -> Tagger:
     if calibration.micromegas_time_bucket == calibration.window_time_bucket:
         raise UsageError("micromegas_time_bucket and window_time_bucket are equal: no drift time")
     plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
-    threads = max(config.n_threads // MOST_WORKERS, 1)  # of each worker
-    scorer = Scorer(bundle, config.device, threads, BATCH_EVENTS)
+    scorer = Scorer(bundle, config.device, 1, BATCH_EVENTS)
     if config.keep_latents and not scorer.latent_size:
         raise UsageError(
             f"keep_latents: model {bundle.path} does not declare the size of its latent"
         )
     if contract.traces is None:
-        _compile(contract, plane, calibration)
+        if ready:
+            _compile(contract, plane, calibration)
     elif config.keep_hits:
         raise UsageError(
             f"keep_hits: model {bundle.path} makes hits of traces and keeps them to itself; take"
@@ -176,21 +178,7 @@ def load_tagger(config: Config) -> Tagger:
     return Tagger(config, bundle, plane, calibration, thresholds, scorer, features)
 
 
-def start_readers(config: Config) -> Readers:
-    """Start the processes that are to read for so many threads, none for a single one.
-
-    They start while the model is loaded, and read run after run.
-    """
-    n_workers = _n_workers(config, beside=True)
-    return Readers(-(-n_workers // _WORKERS_A_READER) if config.n_threads > 1 else 0)
-
-
-def _n_workers(config: Config, *, beside: bool) -> int:
-    # one may wait for the last part of a batch that it is to score
-    return min(config.n_threads, MOST_WORKERS) + beside
-
-
-def tag_events(run: Run, tagger: Tagger, readers: Readers | None = None) -> Generator[Batch]:
+def tag_events(run: Run, tagger: Tagger, helpers: "Helpers | None" = None) -> Generator[Batch]:
     """Take all events of a run through the stages, in their order; close it if you stop early.
 
     Parameters
@@ -199,8 +187,8 @@ def tag_events(run: Run, tagger: Tagger, readers: Readers | None = None) -> Gene
         The open run.
     tagger : Tagger
         Model, pads, calibration, thresholds.
-    readers : Readers, optional
-        Processes that read; without, this one does.
+    helpers : Helpers, optional
+        Processes that do it, with the same options; without, this one does.
 
     Yields
     ------
@@ -214,43 +202,80 @@ def tag_events(run: Run, tagger: Tagger, readers: Readers | None = None) -> Gene
         reads traces.
     """
     _require_same_hits(run, tagger)
-    if not readers or len(run.events) <= BATCH_EVENTS:
-        readers = None
-    n_workers = _n_workers(tagger.config, beside=readers is not None)
-    under_way: deque[Future[Batch]] = deque()
-    n_left = len(run.events)
-    with (
-        interrupts_noted(),
-        _quick_switches(),
-        ThreadPoolExecutor(n_workers) as workers,
-        contextlib.closing(_read_run(run, tagger, n_workers, readers)) as reading,
-    ):
-        try:
-            while n_left or under_way:
-                # a batch a worker, one to read, and one that is done and waits to be written
-                if n_left and len(under_way) < n_workers + 2:
-                    n_wanted = min(BATCH_EVENTS, n_left)
-                    n_left -= n_wanted
-                    parts = []
-                    while n_wanted:
-                        records, give_back = next(reading)
-                        n_wanted -= len(records)
-                        if tagger.contract.traces is not None:
-                            _require_traces(run, records)
-                        parts.append(workers.submit(_rebuild, records, give_back, tagger))
-                    # the parts come first: whoever gets to the batch does not wait in vain
-                    under_way.append(workers.submit(_score, parts, tagger))
-                    if not under_way[0].done():
-                        continue
-                done = under_way.popleft()
-                while not wait([done], _TICK_S).done:
-                    check_interrupted()
-                batch = done.result()
+    events = run.events
+    batches = [events[i : i + BATCH_EVENTS] for i in range(0, len(events), BATCH_EVENTS)]
+    with interrupts_noted():
+        if helpers and len(batches) > 1:
+            with contextlib.closing(helpers.tag(run, batches)) as tagged:
+                yield from tagged
+        else:
+            buffer = make_buffer(tagger)
+            for batch in batches:
                 check_interrupted()
-                batch.tags, batch.reasons = _tag(batch, tagger)
-                yield batch
-        finally:
-            workers.shutdown(cancel_futures=True)
+                yield tag_batch(run, batch, tagger, buffer)
+
+
+def make_buffer(tagger: Tagger) -> Buffer:
+    """Make room to read traces into."""
+    traces = tagger.contract.traces
+    n_rows = BUFFER_TRACES if traces is None else traces.n_traces
+    return np.empty((n_rows, N_TRACE_COLUMNS), np.int16)
+
+
+def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch:
+    """Read, rebuild, score and tag a batch of events.
+
+    Parameters
+    ----------
+    run : Run
+        The open run.
+    events : list of (int, str)
+        Which of its events.
+    tagger : Tagger
+        Model, pads, calibration, thresholds.
+    buffer : ndarray of int16, shape (n_rows, 517)
+        Room for traces, see :func:`make_buffer`.
+
+    Returns
+    -------
+    Batch
+        The events, tagged; their traces and points are gone.
+
+    Raises
+    ------
+    InputError
+        If the run holds hits where the model reads traces.
+    """
+    parts = []
+    while events:
+        records = read_part(run, events, buffer)
+        events = events[len(records) :]
+        if tagger.contract.traces is not None:
+            _require_traces(run, records)
+        parts.append(_rebuild(records, tagger))
+    batch = _score(parts, tagger)
+    batch.tags, batch.reasons = _tag(batch, tagger)
+    return batch
+
+
+def read_part(run: Run, events: Events, buffer: Buffer) -> list[Record]:
+    """Read events until the buffer has hardly room for another of their size.
+
+    One that needs more than all of it gets an array of its own.
+    """
+    used = 0
+
+    def allocate(rows: int) -> NDArray[np.int16]:
+        nonlocal used
+        used += rows
+        return buffer[used - rows : used] if used <= len(buffer) else allocate_new(rows)
+
+    records: list[Record] = []
+    for event, name in events:
+        records.append(run.read(event, name, allocate))
+        if used + used / len(records) > len(buffer):
+            break
+    return records
 
 
 def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:
@@ -265,20 +290,6 @@ def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:
         novelty=batch.novelty,
         novelty_threshold=tagger.contract.novelty_threshold,
     )
-
-
-@contextlib.contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Let threads hand the interpreter to one another quickly.
-
-    By default one that holds it keeps it for 5 ms, in which a worker could have done ten events.
-    """
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
 
 
 def _compile(contract: Contract, plane: PadPlane, calibration: ZCalibration) -> None:
@@ -306,17 +317,6 @@ def _require_same_hits(run: Run, tagger: Tagger) -> None:
         )
 
 
-def _read_run(run: Run, tagger: Tagger, n_workers: int, readers: Readers | None) -> Generator[Part]:
-    """Read a run in parts for so many workers: here, or in processes beside."""
-    traces = tagger.contract.traces
-    n_rows = BUFFER_TRACES if traces is None else traces.n_traces
-    if readers is None:
-        return read_parts(run, run.events, BATCH_EVENTS, n_rows, n_workers + 1)
-    n_buffers = -(-n_workers // len(readers)) + 1
-    options = tagger.config.root_options
-    return read_parts_beside(readers, run, options, BATCH_EVENTS, n_rows, n_buffers)
-
-
 def _require_traces(run: Run, records: list[Record]) -> None:
     if any(record.points is not None for record in records):
         raise InputError(
@@ -335,21 +335,16 @@ class _Part:
     found: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def _rebuild(records: list[Record], give_back: Callable[[], None], tagger: Tagger) -> _Part:
-    """Rebuild hits, or have the graph do it; then drops the traces and gives their buffer back."""
-    try:
-        part = _Part(records, [record.origin for record in records])
-        if tagger.contract.traces is not None:
-            part.found = _score_traces(records, tagger.contract.traces, tagger)
-        else:
-            part.hits = rebuild_hits(
-                records, tagger.plane, tagger.contract.hits, tagger.calibration
-            )
-        for record in records:
-            record.traces = record.points = None
-        return part
-    finally:
-        give_back()
+def _rebuild(records: list[Record], tagger: Tagger) -> _Part:
+    """Rebuild hits, or have the graph do it; then drops the traces."""
+    part = _Part(records, [record.origin for record in records])
+    if tagger.contract.traces is not None:
+        part.found = _score_traces(records, tagger.contract.traces, tagger)
+    else:
+        part.hits = rebuild_hits(records, tagger.plane, tagger.contract.hits, tagger.calibration)
+    for record in records:
+        record.traces = record.points = None
+    return part
 
 
 def _score_traces(
@@ -383,9 +378,8 @@ def _score_traces(
     return {name: np.concatenate([some[name] for some in found]) for name in found[0]}
 
 
-def _score(futures: list[Future[_Part]], tagger: Tagger) -> Batch:
+def _score(parts: list[_Part], tagger: Tagger) -> Batch:
     """Join the parts of a batch; make the model's inputs of its hits and score them."""
-    parts = [future.result() for future in futures]
     records = list(chain.from_iterable(part.records for part in parts))
     origins = np.array(list(chain.from_iterable(part.origins for part in parts)), np.uint8)
     contract = tagger.contract

@@ -34,12 +34,11 @@ from long_run import make_long_run
 from attpc_filter.bench import processor
 from attpc_filter.formats import open_run
 from attpc_filter.formats.ceilings import bare_reads
-from attpc_filter.reading import read_part
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
-from attpc_filter.tagger import BUFFER_TRACES
+from attpc_filter.tagger import BUFFER_TRACES, read_part
 
 
 def spyral_events_per_s(run: Path, workspace: Path) -> float:

@@ -38,7 +38,7 @@ from attpc_filter.config import Config
 from attpc_filter.formats import open_run
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Scorer
-from attpc_filter.tagger import load_tagger, start_readers, tag_events
+from attpc_filter.tagger import load_tagger, tag_events
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -159,13 +159,13 @@ def stream_row(
     tagger.scorer._session = watched
     shares: list[float] = []
     tags: list[str] = []
-    with start_readers(tagger.config) as readers, open_run(run_file) as run:
+    with open_run(run_file) as run:
         run.events = run.events[: options.events]
 
         def work() -> None:
             watched.intervals.clear()
             began = time.perf_counter()
-            tags[:] = [tag for batch in tag_events(run, tagger, readers) for tag in batch.tags]
+            tags[:] = [tag for batch in tag_events(run, tagger) for tag in batch.tags]
             shares.append(1.0 - covered_s(watched.intervals) / (time.perf_counter() - began))
 
         seconds = median_s(work, options.repeats)

@@ -178,6 +178,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
         workspace_path: Path,
         msg_queue: "SimpleQueue[StatusMessage]",
     ) -> None:
+        from attpc_filter.helpers import Helpers
         from attpc_filter.tagger import tag_events
 
         tagger = self._tagger(workspace_path)
@@ -191,7 +192,8 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
             stack.callback(tags.abort)
             stream = run.create_stream(staging.path(output), self.mode, label)
             stack.callback(stream.abort)
-            with contextlib.closing(tag_events(run, tagger)) as batches:
+            helpers = stack.enter_context(Helpers(tagger.config))  # none for one thread
+            with contextlib.closing(tag_events(run, tagger, helpers)) as batches:
                 for batch in batches:
                     tags.add(
                         number,

@@ -1,0 +1,260 @@
+"""Events tagged by processes beside this one: the same, in order, whatever happens to them."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from attpc_filter import memory as memory_module
+from attpc_filter.config import Config
+from attpc_filter.errors import InputError, UsageError
+from attpc_filter.formats import open_run
+from attpc_filter.helpers import Helpers
+from attpc_filter.memory import cpu_seconds, peak_memory_bytes
+from attpc_filter.tagger import BATCH_EVENTS, Batch, Tagger, load_tagger, tag_events
+from tests import miniatures
+from tests.conftest import command, environment, read_manifest, read_tag_table
+
+#: Lit pixels of an event: none at all, and few to many.
+SIZES = [10, 60, 0, 30, 10, 60]
+N_EVENTS = 5 * BATCH_EVENTS + 7
+
+
+@pytest.fixture(scope="module")
+def events() -> list[miniatures.SimEvent]:
+    few = [miniatures.simulate(n, SIZES[n % len(SIZES)]) for n in range(12)]
+    return [dataclasses.replace(few[n % 12], number=n) for n in range(N_EVENTS)]
+
+
+@pytest.fixture
+def path(events: list[miniatures.SimEvent], tmp_path: Path) -> Path:
+    return miniatures.write_run("merger_1.0", tmp_path / "run_0001.h5", events)
+
+
+@pytest.fixture(scope="module")
+def tagger(counter_model: Path) -> Tagger:
+    return load_tagger(Config(model=str(counter_model), threads=2))
+
+
+@contextlib.contextmanager
+def _on_run(helpers: Helpers, path: Path, tagger: Tagger) -> Iterator[Iterator[Batch]]:
+    with (
+        open_run(path) as run,
+        contextlib.closing(tag_events(run, tagger, helpers)) as batches,
+    ):
+        yield batches
+
+
+@contextlib.contextmanager
+def _tagging(path: Path, tagger: Tagger) -> Iterator[Iterator[Batch]]:
+    with Helpers(tagger.config) as helpers, _on_run(helpers, path, tagger) as batches:
+        yield batches
+
+
+def _children(parent: int | None = None) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-f", "-P", str(parent or os.getpid()), "attpc_filter.helpers"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def _exhaust(batches: Iterator[Batch]) -> int:
+    return sum(len(batch.records) for batch in batches)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_tags_are_those_of_the_simulation(
+    threads: int, path: Path, events: list[miniatures.SimEvent], counter_model: Path
+) -> None:
+    tagger = load_tagger(Config(model=str(counter_model), threads=threads))
+    with Helpers(tagger.config) as helpers, _on_run(helpers, path, tagger) as stream:
+        assert len(_children()) == threads
+        batches = list(stream)
+    assert not _children()
+    assert {len(batch.records) for batch in batches[:-1]} == {BATCH_EVENTS}
+    assert np.concatenate([batch.events for batch in batches]).tolist() == list(range(N_EVENTS))
+    assert [tag for batch in batches for tag in batch.tags] == [event.tag for event in events]
+    counts = np.concatenate([batch.n_hits for batch in batches])
+    assert counts.tolist() == [event.n_lit for event in events]
+
+
+def test_hits_are_those_of_a_single_process(path: Path, tagger: Tagger) -> None:
+    with _tagging(path, tagger) as batches:
+        found = list(batches)
+    with open_run(path) as run:
+        for batch, alone in zip(found, tag_events(run, tagger), strict=True):
+            assert batch.hits is not None
+            assert alone.hits is not None
+            for column in dataclasses.fields(batch.hits):
+                np.testing.assert_array_equal(
+                    getattr(batch.hits, column.name), getattr(alone.hits, column.name)
+                )
+            np.testing.assert_array_equal(batch.scores, alone.scores)
+
+
+def test_bad_events_keep_their_reasons(path: Path, tagger: Tagger) -> None:
+    with h5py.File(path, "r+") as file:
+        for number in (50, 51):
+            del file[f"events/event_{number}/get_traces"]
+        file["events/event_50/get_traces"] = np.zeros((3, 400), np.int16)
+    reasons = {}
+    with _tagging(path, tagger) as batches:
+        for batch in batches:
+            reasons |= {record.event: record.reason for record in batch.records if record.reason}
+    assert reasons.keys() == {50, 51}
+    assert "(3, 400)" in reasons[50]
+    assert "no trace matrix" in reasons[51]
+
+
+def test_a_process_that_is_killed_is_reported(tmp_path: Path, tagger: Tagger) -> None:
+    long = miniatures.write_long_run(tmp_path / "run_0001.h5", 10_000)
+    with _tagging(long, tagger) as batches:
+        next(batches)
+        os.kill(_children()[0], signal.SIGKILL)
+        with pytest.raises(InputError, match=r"run_0001\.h5: a process .* \(exit status -9"):
+            _exhaust(batches)
+    assert not _children()
+
+
+def test_a_file_that_is_gone_is_reported(path: Path, tagger: Tagger) -> None:
+    with open_run(path) as run:
+        path.rename(path.with_name("elsewhere.h5"))
+        with (
+            Helpers(tagger.config) as helpers,
+            contextlib.closing(tag_events(run, tagger, helpers)) as batches,
+            pytest.raises(InputError, match="no such file"),
+        ):
+            _exhaust(batches)
+
+
+def test_a_model_that_is_gone_is_reported(path: Path, tagger: Tagger) -> None:
+    config = dataclasses.replace(tagger.config, model=str(path.with_name("gone.onnx")))
+    with (
+        Helpers(config) as helpers,
+        _on_run(helpers, path, tagger) as batches,
+        pytest.raises(UsageError, match=r"gone\.onnx"),
+    ):
+        _exhaust(batches)
+
+
+def test_nothing_is_left_of_an_early_end(path: Path, tagger: Tagger) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with _tagging(path, tagger) as batches:
+            next(batches)
+            assert len(_children()) == 2
+        assert not _children()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # the listing's own
+
+
+def test_run_after_run_by_the_same_processes(
+    path: Path, events: list[miniatures.SimEvent], tmp_path: Path, tagger: Tagger
+) -> None:
+    other = miniatures.write_run("merger_2.0", tmp_path / "run_0002.h5", events[:100])
+    with Helpers(tagger.config) as helpers:
+        processes = _children()
+        assert len(processes) == 2
+        for run, n_events in [(path, N_EVENTS), (other, 100), (path, N_EVENTS)]:
+            with _on_run(helpers, run, tagger) as batches:
+                tags = [tag for batch in batches for tag in batch.tags]
+            assert tags == [event.tag for event in events[:n_events]]
+            assert sorted(_children()) == sorted(processes)
+    assert not _children()
+
+
+def test_processes_that_were_left_or_killed_are_replaced(path: Path, tagger: Tagger) -> None:
+    with Helpers(tagger.config) as helpers:
+        with _on_run(helpers, path, tagger) as batches:
+            next(batches)
+        with _on_run(helpers, path, tagger) as batches:
+            assert _exhaust(batches) == N_EVENTS
+        os.kill(_children()[0], signal.SIGKILL)
+        time.sleep(0.1)
+        with _on_run(helpers, path, tagger) as batches:
+            assert _exhaust(batches) == N_EVENTS
+            assert len(_children()) == 2
+
+
+def test_their_processor_time_and_memory_are_counted(
+    path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "_most_of_helpers", 0)
+    memory, seconds = peak_memory_bytes(), cpu_seconds()
+    with _tagging(path, tagger) as batches:
+        _exhaust(batches)
+        assert cpu_seconds() - seconds > 0.5  # Python, numba and ONNX Runtime were loaded
+        assert peak_memory_bytes() - memory > 100 << 20
+    assert cpu_seconds() - seconds > 0.5
+    assert peak_memory_bytes() - memory > 100 << 20
+
+
+@pytest.mark.parametrize("layout", ["merger_2.0", "spyral_cloud"])
+def test_a_long_run_on_two_threads(layout: str, tmp_path: Path, counter_model: Path) -> None:
+    """Each thread that is asked for is a process."""
+    few = [miniatures.simulate(n, [10, 30, 60, 20, 0][n % 5]) for n in range(20)]
+    chosen = [dataclasses.replace(few[n % 20], number=n) for n in range(1100)]
+    path = miniatures.write_run(layout, tmp_path / "run_0001.h5", chosen)
+    out = tmp_path / "out"
+    arguments = ("run", path, "--out", out, "--model", counter_model, "--threads", 2)
+    subprocess.run(
+        [*command(*arguments), "--no-picture"],
+        env=environment(),
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    rows = read_tag_table(out / "tags" / "run_0001.parquet")
+    assert {n: row["tag"] for n, row in rows.items()} == {
+        event.number: event.tag_without_frib for event in chosen
+    }
+    assert read_manifest(out)["n_events"] == 1100
+
+
+def _is_running(process: int) -> bool:
+    """Whether it is there and not only waits for someone to take note of its end."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_none_outlives_a_job_that_is_killed(tmp_path: Path, counter_model: Path) -> None:
+    path = miniatures.write_long_run(tmp_path / "run_0001.h5", 40_000)
+    arguments = ("run", path, "--out", tmp_path / "out", "--model", counter_model, "--threads", 2)
+    with subprocess.Popen(
+        [*command(*arguments), "--no-picture"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as job:
+        children: list[int] = []
+        end = time.monotonic() + 60
+        while not children:
+            assert job.poll() is None
+            assert time.monotonic() < end, "no process reads"
+            children = _children(job.pid)
+        time.sleep(1.0)
+        job.kill()
+    while any(_is_running(child) for child in children):
+        assert time.monotonic() < end, "it still reads"
+        time.sleep(0.05)
+
+
+def test_modules_that_lie_in_the_working_folder_are_not_taken(
+    tmp_path: Path, path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong module')\n")
+    monkeypatch.chdir(tmp_path)
+    with _tagging(path, tagger) as batches:
+        assert _exhaust(batches) == N_EVENTS
