@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 import traceback
+from collections import deque
 from collections.abc import Generator, Iterator
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,8 +25,8 @@ from attpc_filter.staging import check_interrupted
 from attpc_filter.tagger import Batch, load_tagger, make_buffer, tag_batch
 
 _TICK_S = 0.1
-#: Batches that a process knows of: the one that it works on, and the next.
-_BATCHES_AHEAD = 2
+#: Batches that a process knows of: the one that it works on, the next, and one that has come.
+_BATCHES_AHEAD = 3
 #: More would wait for writing, which is one process's work.
 _MOST_HELPERS = 8
 _SINGLE_THREADED = dict.fromkeys(
@@ -96,15 +97,20 @@ class Helpers:
             If the file cannot be opened anew, or a process ends before its time.
         """
         with self._on_run(run.path, batches) as processes:
-            n_ahead = _BATCHES_AHEAD * len(processes)
-            for index, events in enumerate(batches[:n_ahead]):
-                processes[index % len(processes)].ask(events)
+            n = len(processes)
+            n_asked = min(_BATCHES_AHEAD * n, len(batches))
+            for index in range(n_asked):
+                processes[index % n].ask(batches[index])
+            came: list[deque[Batch]] = [deque() for _ in processes]
             for index in range(len(batches)):
-                process = processes[index % len(processes)]
-                batch = process.next_batch()
-                if index + n_ahead < len(batches):
-                    process.ask(batches[index + n_ahead])
-                yield batch
+                # whoever is done is heard, not only whose turn it is: it would wait to be rid of it
+                while not came[index % n]:
+                    for process in _wait_for_any(processes):
+                        came[processes.index(process)].append(process.next_batch())
+                if n_asked < len(batches):
+                    processes[n_asked % n].ask(batches[n_asked])
+                    n_asked += 1
+                yield came[index % n].popleft()
 
     @contextlib.contextmanager
     def _on_run(self, path: Path, batches: list[Events]) -> Iterator[list["_Helper"]]:
@@ -135,6 +141,15 @@ class Helpers:
 # ------------------------------------------------------------------------- on this side of the pipe
 
 
+def _wait_for_any(processes: list["_Helper"]) -> list["_Helper"]:
+    """Those of the processes that have something to say; waits until there is one."""
+    while True:
+        check_interrupted()
+        ready = wait([process.pipe for process in processes], _TICK_S)
+        if ready:
+            return [process for process in processes if process.pipe in ready]
+
+
 class _Helper:
     """A process that tags."""
 
@@ -142,7 +157,7 @@ class _Helper:
         self._path = Path()
         self._n_asked = 0  # batches that have not come
         self._is_ready = False
-        self._pipe, theirs = Pipe()
+        self.pipe, theirs = Pipe()
         try:
             self._process = subprocess.Popen(
                 # the modules that this process has, and none that lies about in the working folder
@@ -154,7 +169,7 @@ class _Helper:
                 start_new_session=True,  # Ctrl-C is this process's business
             )
         except BaseException:
-            self._pipe.close()
+            self.pipe.close()
             raise
         finally:
             theirs.close()
@@ -186,9 +201,9 @@ class _Helper:
 
     def _receive(self) -> Any:
         try:
-            while not self._pipe.poll(_TICK_S):
+            while not self.pipe.poll(_TICK_S):
                 check_interrupted()
-            reply = self._pipe.recv()
+            reply = self.pipe.recv()
         except (EOFError, OSError) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_TICK_S)
@@ -218,12 +233,12 @@ class _Helper:
         helper_ends(self._process.pid)
         self._process.kill()
         self._process.wait()
-        self._pipe.close()
+        self.pipe.close()
 
     def _send(self, message: object) -> None:
         # if the process is gone the next batch says so, or nobody waits for one
         with contextlib.suppress(OSError):
-            self._pipe.send(message)
+            self.pipe.send(message)
 
 
 # -------------------------------------------------------------------------- on the other side of it
