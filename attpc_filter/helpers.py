@@ -154,7 +154,7 @@ class _Helper:
     """A process that tags."""
 
     def __init__(self, config: Config) -> None:
-        self._path = Path()
+        self._path = Path(config.model)  # until there is a run
         self._n_asked = 0  # batches that have not come
         self._is_ready = False
         self.pipe, theirs = Pipe()

@@ -38,8 +38,9 @@ from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
 from attpc_filter.tagger import Batch, Tagger, load_tagger, tag_events
 
 _EXAMPLES_A_TAG = 4
-#: Smaller jobs are done before a process has started: 5 raw events, or links to 3,000.
-_WORTH_HELPERS_BYTES = 2 << 20
+#: Smaller jobs are done about as soon as processes have started: a raw event or two, or (at 32
+#: bytes each, in a stream) links to 16,000.
+_WORTH_HELPERS_BYTES = 512 << 10
 
 
 class Observer(Protocol):

@@ -110,6 +110,7 @@ def rebuild_hits(
     offsets = np.empty(len(records) + 1, np.int64)
     taps = baseline_taps(settings.baseline_window_scale)
     kernels.hits_of_traces(
+        taps,
         _one_matrix(matrices),
         np.concatenate([[0], np.cumsum(rows)]),
         plane.x,
@@ -119,7 +120,6 @@ def rebuild_hits(
         plane.beam,
         settings.drop_beam_pads,
         settings.mode == "multi",
-        taps,
         _N / settings.baseline_window_scale,
         settings.peak_separation,
         settings.peak_prominence,

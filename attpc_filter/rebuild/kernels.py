@@ -107,57 +107,19 @@ def _margin(reach):
 
 
 @njit(nogil=True, cache=True)
-def hits_of_traces(
-    traces,
-    first_rows,
-    plane_x,
-    plane_y,
-    gain,
-    time_offset,
-    beam,
-    drop_beam_pads,
-    multi,
-    taps,
-    width,
-    separation,
-    prominence,
-    max_width,
-    threshold,
-    max_peaks,
-    pad_out,
-    columns,
-    offsets,
-):
+def hits_of_traces(taps, *others):
     """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces.
 
-    One call for all: a thread that comes back asks for Python's lock, which others may hold.
+    One call for all, with room of its own; ``others`` are the other parameters of
+    :func:`_fill_in_hits`, in their order.
     """
-    _fill_in_hits(
-        traces,
-        first_rows,
-        plane_x,
-        plane_y,
-        gain,
-        time_offset,
-        beam,
-        drop_beam_pads,
-        multi,
-        taps,
-        width,
-        separation,
-        prominence,
-        max_width,
-        threshold,
-        max_peaks,
-        make_scratch(len(taps)),
-        pad_out,
-        columns,
-        offsets,
-    )
+    _fill_in_hits(make_scratch(len(taps)), taps, *others)
 
 
 @_loop
 def _fill_in_hits(
+    scratch,
+    taps,
     traces,
     first_rows,
     plane_x,
@@ -167,19 +129,17 @@ def _fill_in_hits(
     beam,
     drop_beam_pads,
     multi,
-    taps,
     width,
     separation,
     prominence,
     max_width,
     threshold,
     max_peaks,
-    scratch,
     pad_out,
     columns,
     offsets,
 ):
-    """What :func:`hits_of_traces` does, in given room."""
+    """What :func:`hits_of_traces` does, in given room; events begin at ``first_rows``."""
     signal = scratch.blocks.reshape(-1)
     peaks, left, right = scratch.peaks, scratch.left, scratch.right
     used = 0
