@@ -17,9 +17,12 @@ def _peak_mib(path: Path, out: Path, model: Path) -> float:
 
 
 def test_memory_is_flat(tmp_path: Path, counter_model: Path) -> None:
-    """4,000 events of 300 traces are 1.2 GB of samples; a process of its own reads both runs."""
-    few = miniatures.write_long_run(tmp_path / "run_0001.h5", 1_000, n_lit=300)
-    many = miniatures.write_long_run(tmp_path / "run_0002.h5", 4_000, n_lit=300)
+    """12,000 events of 300 traces are 3.7 GB of samples; a process of its own reads both runs.
+
+    Both are large enough to be worth helpers: their memory is in both sizes, or in neither.
+    """
+    few = miniatures.write_long_run(tmp_path / "run_0001.h5", 3_000, n_lit=300)
+    many = miniatures.write_long_run(tmp_path / "run_0002.h5", 12_000, n_lit=300)
     small = _peak_mib(few, tmp_path / "few", counter_model)
     large = _peak_mib(many, tmp_path / "many", counter_model)
-    assert large - small < 60, f"{small:.0f} MiB for 1,000 events, {large:.0f} for 4,000"
+    assert large - small < 60, f"{small:.0f} MiB for 3,000 events, {large:.0f} for 12,000"
