@@ -316,7 +316,7 @@ def _forget(path: Path) -> None:
 
 
 def _read_all(run: Run, buffer: NDArray[np.int16]) -> None:
-    for _ in run.records(lambda rows: buffer[:rows] if rows <= len(buffer) else allocate_new(rows)):
+    for _ in run.parts(run.events, buffer):
         pass
 
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats import Events, Run
-from attpc_filter.formats.run import allocate_new
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
@@ -247,35 +246,13 @@ def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch
         If the run holds hits where the model reads traces.
     """
     parts = []
-    while events:
-        records = read_part(run, events, buffer)
-        events = events[len(records) :]
+    for records in run.parts(events, buffer):
         if tagger.contract.traces is not None:
             _require_traces(run, records)
         parts.append(_rebuild(records, tagger))
     batch = _score(parts, tagger)
     batch.tags, batch.reasons = _tag(batch, tagger)
     return batch
-
-
-def read_part(run: Run, events: Events, buffer: Buffer) -> list[Record]:
-    """Read events until the buffer has hardly room for another of their size.
-
-    One that needs more than all of it gets an array of its own.
-    """
-    used = 0
-
-    def allocate(rows: int) -> NDArray[np.int16]:
-        nonlocal used
-        used += rows
-        return buffer[used - rows : used] if used <= len(buffer) else allocate_new(rows)
-
-    records: list[Record] = []
-    for event, name in events:
-        records.append(run.read(event, name, allocate))
-        if used + used / len(records) > len(buffer):
-            break
-    return records
 
 
 def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:

@@ -38,7 +38,7 @@ from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
-from attpc_filter.tagger import BUFFER_TRACES, read_part
+from attpc_filter.tagger import BUFFER_TRACES
 
 
 def spyral_events_per_s(run: Path, workspace: Path) -> float:
@@ -78,10 +78,8 @@ def steps_alone(run_file: Path) -> dict[str, float]:
     with open_run(run_file) as run:
 
         def rebuild() -> float:
-            left, n_traces, seconds = run.events, 0, 0.0
-            while left:
-                part = read_part(run, left, buffer)
-                left = left[len(part) :]
+            n_traces, seconds = 0, 0.0
+            for part in run.parts(run.events, buffer):
                 n_traces += sum(len(r.traces) for r in part if r.traces is not None)
                 began = time.perf_counter()
                 rebuild_hits(part, plane, HitSettings(), ZCalibration())
@@ -89,7 +87,7 @@ def steps_alone(run_file: Path) -> dict[str, float]:
             return n_traces / seconds
 
         def read() -> None:
-            for _ in run.records(lambda rows: buffer[:rows]):
+            for _ in run.parts(run.events, buffer):
                 pass
 
         rebuild()

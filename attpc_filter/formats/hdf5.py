@@ -6,6 +6,7 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from attpc_filter import __version__
 from attpc_filter.errors import EmptyRunError, InputError, OutputError
+from attpc_filter.formats import hdf5_kernels as kernels
 from attpc_filter.formats.run import (
     Allocate,
     Events,
@@ -180,6 +182,64 @@ class Hdf5Run(Hdf5File):
     def create_stream(self, path: Path, mode: StreamMode, label: str) -> "Hdf5Stream":
         """Create a stream of this run (see :meth:`Run.create_stream`)."""
         return Hdf5Stream(self, path, mode, label)
+
+
+class TraceRun(Hdf5Run):
+    """A run of raw traces in such a file."""
+
+    @abstractmethod
+    def paths_to_read(self, name: bytes) -> tuple[bytes, bytes, bytes]:
+        """Paths, from the group of the events, of what is read of an event.
+
+        Returns
+        -------
+        traces : bytes
+            The trace matrix.
+        has_register : bytes
+            What is there if the event has a coincidence register; empty if none has.
+        register : bytes
+            The register; empty if none has.
+        """
+
+    @abstractmethod
+    def is_passthrough(self, register: int) -> bool:
+        """Whether an event with this coincidence register is one that only normalises."""
+
+    def parts(self, events: Events, buffer: NDArray[np.int16]) -> Iterator[list[Record]]:
+        """Read events in parts (see :meth:`Run.parts`); the usual ones in compiled code."""
+        if not kernels.AVAILABLE:
+            yield from super().parts(events, buffer)
+            return
+        texts = chain.from_iterable(self.paths_to_read(name.encode()) for _, name in events)
+        paths = np.frombuffer(b"\0".join([*texts, b""]), np.uint8)
+        done = 0
+        while done < len(events):
+            n_rows, registers, n_bytes = kernels.read_events(
+                self.event_group.id,
+                paths,
+                len(events) - done,
+                h5t.NATIVE_INT16.id,
+                h5t.NATIVE_UINT16.id,
+                N_TRACE_COLUMNS,
+                _MOST_ROWS,
+                buffer,
+            )
+            records = []
+            used = 0
+            for index, (rows, register) in enumerate(
+                zip(n_rows.tolist(), registers.tolist(), strict=True), start=done
+            ):
+                event, name = events[index]
+                if rows == kernels.UNUSUAL:
+                    records.append(self.read(event, name))
+                else:
+                    traces = buffer[used : used + rows]
+                    used += rows
+                    passthrough = register >= 0 and self.is_passthrough(register)
+                    records.append(Record(event, name, traces, passthrough=passthrough))
+            yield records
+            done += len(records)
+            paths = paths[n_bytes:]
 
 
 def open_hdf5_run(
@@ -369,12 +429,7 @@ def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
     """First value of a dataset of integers in a group that is there; None if absent or empty."""
     if not parent.links.exists(path):
         return None
-    dataset = h5d.open(parent, path)
-    if dataset.shape == (1,) and dataset.get_type().equal(h5t.NATIVE_UINT16):  # as it always is
-        value = np.zeros(1, np.uint16)
-        dataset.read(h5s.ALL, h5s.ALL, value, h5t.NATIVE_UINT16)
-        return int(value[0])
-    values = read_array(dataset).reshape(-1)
+    values = read_array(h5d.open(parent, path)).reshape(-1)
     return int(values[0]) if len(values) else None
 
 

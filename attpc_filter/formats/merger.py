@@ -28,8 +28,8 @@ from h5py import h5g
 from attpc_filter.formats.hdf5 import (
     HDF5_ERRORS,
     Addition,
-    Hdf5Run,
     Members,
+    TraceRun,
     first_value,
     link_exists,
     read_traces,
@@ -55,7 +55,15 @@ def _read_event(
     return {"traces": traces, "passthrough": trigger == IC_DOWNSCALE_TRIGGER}
 
 
-class LegacyRun(Hdf5Run):
+class MergerRun(TraceRun):
+    """What the layouts share."""
+
+    def is_passthrough(self, register: int) -> bool:
+        """Whether it is an ion-chamber downscale trigger."""
+        return register == IC_DOWNSCALE_TRIGGER
+
+
+class LegacyRun(MergerRun):
     """attpc_merger before it had versions: ``get/evtN_data``, FRIB data in ``frib/evt``."""
 
     format_name = "attpc_merger legacy"
@@ -102,6 +110,11 @@ class LegacyRun(Hdf5Run):
         else:
             target["meta/meta"] = np.array([first, 0, last, 0], np.uint64)
 
+    def paths_to_read(self, name: bytes) -> tuple[bytes, bytes, bytes]:
+        """Paths of the traces, and of the register, which may be missing."""
+        register = b"/frib/evt/%b_977" % name.removesuffix(b"_data") if self._has_frib else b""
+        return name, register, register
+
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         register = b"frib/evt/" + name.removesuffix(b"_data") + b"_977"
         trigger = first_value(self.file.id, register) if self._has_frib else None
@@ -112,7 +125,7 @@ class LegacyRun(Hdf5Run):
         return "frib/evt" in self.file
 
 
-class VersionedRun(Hdf5Run):
+class VersionedRun(MergerRun):
     """The layouts whose group ``events`` names its version."""
 
     container = "events"
@@ -169,8 +182,13 @@ class VersionedRun(Hdf5Run):
         attributes.modify("max_event", last + 1)
         attributes["attpc_filter_last_event"] = last
 
+    def paths_to_read(self, name: bytes) -> tuple[bytes, bytes, bytes]:
+        """Paths of the traces, and of the register, which FRIB data must have."""
+        # all from the group of the events: opening an event's own group takes twice as long
+        frib = name + b"/frib_physics"
+        return name + b"/" + self.traces_path, frib, frib + b"/977"
+
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        # all by path from the group of the events: opening an event's own group takes twice as long
         frib, trigger = name + b"/frib_physics", None
         if group.links.exists(frib):
             trigger = first_value(group, frib + b"/977")

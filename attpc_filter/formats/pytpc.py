@@ -9,6 +9,7 @@ from h5py import h5g
 
 from attpc_filter.formats.hdf5 import (
     Hdf5Run,
+    TraceRun,
     pad_numbers,
     read_points,
     read_traces,
@@ -18,7 +19,7 @@ from attpc_filter.formats.hdf5 import (
 from attpc_filter.formats.run import Allocate
 
 
-class GetRun(Hdf5Run):
+class GetRun(TraceRun):
     """Raw traces: ``get/N``, and nothing else."""
 
     format_name = "pytpc get"
@@ -31,6 +32,14 @@ class GetRun(Hdf5Run):
     def recognise(cls, file: h5py.File) -> bool:
         """Whether there is ``get`` without the merger's ``meta``."""
         return isinstance(file.get("get"), h5py.Group) and "meta" not in file
+
+    def paths_to_read(self, name: bytes) -> tuple[bytes, bytes, bytes]:
+        """Paths of the traces, and of no register."""
+        return name, b"", b""
+
+    def is_passthrough(self, register: int) -> bool:
+        """No event is."""
+        return False
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         return {"traces": read_traces(group, name, allocate)}

@@ -112,6 +112,38 @@ class Run(ABC):
     def close(self) -> None:
         """Close the file."""
 
+    def parts(self, events: Events, buffer: NDArray[np.int16]) -> Iterator[list[Record]]:
+        """Read events in parts of as many as a buffer has room for.
+
+        Parameters
+        ----------
+        events : list of (int, str)
+            Which events.
+        buffer : ndarray of int16, shape (n_rows, 517)
+            Room for their traces, used again for every part.
+
+        Yields
+        ------
+        list of Record
+            Events in their order, at least one; one that needs more than the whole buffer has an
+            array of its own.
+        """
+        used = 0
+
+        def allocate(rows: int) -> NDArray[np.int16]:
+            nonlocal used
+            used += rows
+            return buffer[used - rows : used] if used <= len(buffer) else allocate_new(rows)
+
+        records: list[Record] = []
+        for event, name in events:
+            records.append(self.read(event, name, allocate))
+            if used + used / len(records) > len(buffer):  # hardly room for another of their size
+                yield records
+                records, used = [], 0
+        if records:
+            yield records
+
     def records(self, allocate: Allocate = allocate_new) -> Iterator[Record]:
         """Read all events in ascending order."""
         for event, name in self.events:

@@ -10,9 +10,14 @@ import sys
 import warnings
 from typing import Any
 
+import numpy as np
+
 from attpc_filter.errors import InputError
 from attpc_filter.formats import open_run
-from attpc_filter.records import Record
+from attpc_filter.records import N_TRACE_COLUMNS, Record
+
+#: Room for two events or three.
+N_ROWS = 25
 
 
 def describe(record: Record) -> dict[str, Any]:
@@ -30,7 +35,10 @@ def outcome(path: str) -> dict[str, Any]:
     """What comes of reading a whole file."""
     try:
         with open_run(path) as run:
-            return {"records": [describe(record) for record in run.records()]}
+            buffer = np.empty((N_ROWS, N_TRACE_COLUMNS), np.int16)
+            parts = run.parts(run.events, buffer)
+            in_parts = [describe(record) for part in parts for record in part]
+            return {"records": [describe(record) for record in run.records()], "parts": in_parts}
     except InputError as error:
         return {"error": str(error)}
 

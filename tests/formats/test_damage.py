@@ -126,6 +126,7 @@ def test_damaged_files(
             assert "\n" not in came["error"]
             assert came["path"] in came["error"]
             continue
+        assert came["parts"] == came["records"]
         n_missing += len(truth) - len(came["records"])
         for record in came["records"]:
             if record["reason"]:

@@ -1,5 +1,6 @@
 """Properties of the formats, on runs drawn at random: what was written is what is read."""
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attpc_filter.formats import open_run
+from attpc_filter.formats import hdf5_kernels, open_run
 from attpc_filter.records import Record
 from tests import miniatures
 from tests.formats.test_streams import write_stream
 
-SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 #: How other tools store what the merger writes contiguous, as int16 of this machine's byte order.
 STORAGES = {
@@ -68,17 +69,37 @@ def runs(draw: st.DrawFn) -> list[miniatures.SimEvent]:
     ]
 
 
-def _read_all(path: Path) -> dict[int, Record]:
+def _read_all(path: Path, n_rows: int | None = None) -> dict[int, Record]:
+    """All events, one by one or in parts with room for so many rows."""
     with open_run(path) as run:
-        return {record.event: record for record in run.records()}
+        if n_rows is None:
+            return {record.event: record for record in run.records()}
+        buffer = np.empty((n_rows, 517), np.int16)
+        found: dict[int, Record] = {}
+        for part in run.parts(run.events, buffer):
+            for record in part:
+                assert record.traces is not None, record.reason
+                held = record.traces.copy()  # the buffer is used again for the next part
+                found[record.event] = dataclasses.replace(record, traces=held)
+        return found
 
 
 @pytest.mark.parametrize("layout", list(miniatures.RAW))
 @SETTINGS
-@given(chosen=runs(), storage=st.sampled_from(sorted(STORAGES)))
+@given(
+    chosen=runs(),
+    storage=st.sampled_from(sorted(STORAGES)),
+    n_rows=st.none() | st.integers(1, 40),
+    compiled=st.booleans(),
+)
 def test_any_run_in_any_storage_is_read_as_it_was_written(
-    layout: str, chosen: list[miniatures.SimEvent], storage: str
+    layout: str,
+    chosen: list[miniatures.SimEvent],
+    storage: str,
+    n_rows: int | None,
+    compiled: bool,
 ) -> None:
+    """One by one and in parts; by compiled code and, where there is none, without."""
     if storage == "uint16":  # cannot hold a negative pad
         chosen = [miniatures.with_traces(event, np.abs(event.traces)) for event in chosen]
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +108,9 @@ def test_any_run_in_any_storage_is_read_as_it_was_written(
             miniatures.write_run(layout, path, chosen, STORAGES[storage])
         except ValueError:  # h5py refuses chunks larger than the data
             miniatures.write_run(layout, path, chosen)
-        records = _read_all(path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hdf5_kernels, "AVAILABLE", compiled and hdf5_kernels.AVAILABLE)
+            records = _read_all(path, n_rows)
     assert list(records) == [event.number for event in chosen]
     for event in chosen:
         record = records[event.number]

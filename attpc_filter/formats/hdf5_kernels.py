@@ -1,0 +1,202 @@
+"""The HDF5 library called from compiled code: the usual events of a run, read without Python.
+
+h5py makes a Python object of each dataset, shape and type that it opens; for the traces of one
+event that takes half as long as reading them. The functions are those of the very library that
+h5py has loaded, found by their names.
+
+Not typed: numba compiles each for the arrays that its caller hands over. All keep the GIL, as h5py
+does: the library is for one thread at a time.
+"""
+
+import ctypes
+
+import llvmlite.binding as llvm
+import numpy as np
+from h5py import h5d
+from numba import njit, types
+
+_ID, _POINTER = types.int64, types.intp
+_STATUS = types.int32  # negative on errors
+_SIGNATURES = {
+    "H5Lexists": _STATUS(_ID, _POINTER, _ID),
+    "H5Dopen2": _ID(_ID, _POINTER, _ID),
+    "H5Dget_space": _ID(_ID),
+    "H5Dget_type": _ID(_ID),
+    "H5Dread": _STATUS(_ID, _ID, _ID, _ID, _ID, _POINTER),
+    "H5Dclose": _STATUS(_ID),
+    "H5Sget_simple_extent_ndims": _STATUS(_ID),
+    "H5Sget_simple_extent_dims": _STATUS(_ID, _POINTER, _POINTER),
+    "H5Sclose": _STATUS(_ID),
+    "H5Tequal": _STATUS(_ID, _ID),
+    "H5Tclose": _STATUS(_ID),
+}
+_DEFAULT = 0  # H5P_DEFAULT, and H5S_ALL
+
+#: In place of an event's rows, or its register: not as usual, so that h5py is to look at it.
+UNUSUAL = -1
+#: In place of a register: there is none.
+NO_REGISTER = -2
+
+
+def _find_library() -> bool:
+    """Tell the compiler where the functions are; False where they cannot be found.
+
+    Under names of our own: this process may have loaded another HDF5 besides.
+    """
+    try:
+        library = ctypes.CDLL(h5d.__file__)
+        for name in _SIGNATURES:
+            function = ctypes.cast(getattr(library, name), ctypes.c_void_p)
+            llvm.add_symbol(f"attpc_filter_{name}", function.value)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+#: Whether the functions below can be called.
+AVAILABLE = _find_library()
+
+
+def _function(name):
+    return types.ExternalFunction(f"attpc_filter_{name}", _SIGNATURES[name])
+
+
+_link_exists = _function("H5Lexists")
+_open_dataset = _function("H5Dopen2")
+_space_of = _function("H5Dget_space")
+_type_of = _function("H5Dget_type")
+_read = _function("H5Dread")
+_close_dataset = _function("H5Dclose")
+_n_dimensions = _function("H5Sget_simple_extent_ndims")
+_dimensions = _function("H5Sget_simple_extent_dims")
+_close_space = _function("H5Sclose")
+_are_equal = _function("H5Tequal")
+_close_type = _function("H5Tclose")
+
+
+@njit(cache=True)
+def read_events(parent, paths, n_events, int16, uint16, n_columns, most_rows, buffer):
+    """Read events one after the other until the buffer has no room for the next.
+
+    Parameters
+    ----------
+    parent : int
+        Identifier of the group that the paths start from.
+    paths : ndarray of uint8
+        Three texts an event, each with a zero at its end: the path of its trace matrix; one that is
+        there if the event has a coincidence register; that of the register. The last two are empty
+        if there is none.
+    n_events : int
+        How many events the paths are of.
+    int16, uint16 : int
+        Identifiers of these types.
+    n_columns, most_rows : int
+        Columns that a trace matrix has, and rows that it may have.
+    buffer : ndarray of int16, shape (n, n_columns)
+        Room for the traces.
+
+    Returns
+    -------
+    n_rows : ndarray of int64
+        Traces of the events that were read, which lie in the buffer one after the other;
+        :data:`UNUSUAL` for an event that was not.
+    registers : ndarray of int64
+        Their coincidence registers, :data:`NO_REGISTER` or :data:`UNUSUAL`.
+    n_bytes : int
+        How much of the paths was theirs.
+    """
+    n_rows = np.empty(n_events, np.int64)
+    registers = np.empty(n_events, np.int64)
+    address = np.int64(paths.ctypes.data)
+    traces = 0
+    used = 0
+    for event in range(n_events):
+        sign = _after(paths, traces)
+        place = _after(paths, sign)
+        register = NO_REGISTER
+        if paths[sign] != 0:
+            register = _read_register(parent, address + sign, address + place, uint16)
+        rows = UNUSUAL
+        if register != UNUSUAL:
+            rows = _read_matrix(
+                parent, address + traces, int16, n_columns, most_rows, buffer[used:]
+            )
+        if rows > len(buffer) - used:
+            if event > 0:
+                return n_rows[:event], registers[:event], traces
+            rows = UNUSUAL  # more than the whole buffer
+        n_rows[event] = rows
+        registers[event] = register
+        used += max(rows, 0)
+        traces = _after(paths, place)
+    return n_rows, registers, traces
+
+
+@njit(cache=True)
+def _after(texts, start):
+    """Where the text begins that follows the one at ``start``."""
+    while texts[start] != 0:
+        start += 1
+    return start + 1
+
+
+@njit(cache=True)
+def _read_matrix(parent, path, kind, n_columns, most_rows, room):
+    """Read a matrix if there is room for it; returns its rows in any case, or UNUSUAL."""
+    dataset = _open_dataset(parent, path, _DEFAULT)
+    if dataset < 0:
+        return UNUSUAL
+    n_rows = UNUSUAL
+    rows, columns = _shape(dataset)
+    if columns == n_columns and 0 <= rows <= most_rows and _is_of_type(dataset, kind):
+        n_rows = rows
+        if 0 < rows <= len(room) and (
+            _read(dataset, kind, _DEFAULT, _DEFAULT, _DEFAULT, room.ctypes.data) < 0
+        ):
+            n_rows = UNUSUAL
+    _close_dataset(dataset)
+    return n_rows
+
+
+@njit(cache=True)
+def _read_register(parent, sign, path, kind):
+    """Read a single number; NO_REGISTER if what it is in is not there."""
+    there = _link_exists(parent, sign, _DEFAULT)
+    if there <= 0:
+        return NO_REGISTER if there == 0 else UNUSUAL
+    dataset = _open_dataset(parent, path, _DEFAULT)
+    if dataset < 0:
+        return UNUSUAL
+    register = UNUSUAL
+    rows, columns = _shape(dataset)
+    if rows == 1 and columns == 1 and _is_of_type(dataset, kind):
+        value = np.zeros(1, np.uint16)
+        if _read(dataset, kind, _DEFAULT, _DEFAULT, _DEFAULT, value.ctypes.data) >= 0:
+            register = np.int64(value[0])
+    _close_dataset(dataset)
+    return register
+
+
+@njit(cache=True)
+def _shape(dataset):
+    """Rows and columns; one column for a single dimension, -1 for anything else."""
+    rows, columns = -1, -1
+    space = _space_of(dataset)
+    if space >= 0:
+        n_dimensions = _n_dimensions(space)
+        if n_dimensions == 1 or n_dimensions == 2:
+            sizes = np.ones(2, np.uint64)
+            if _dimensions(space, sizes.ctypes.data, 0) == n_dimensions:
+                rows, columns = np.int64(sizes[0]), np.int64(sizes[1])
+        _close_space(space)
+    return rows, columns
+
+
+@njit(cache=True)
+def _is_of_type(dataset, kind):
+    of_dataset = _type_of(dataset)
+    if of_dataset < 0:
+        return False
+    same = _are_equal(of_dataset, kind) > 0
+    _close_type(of_dataset)
+    return same
