@@ -12,7 +12,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,7 +168,7 @@ def bench(
         inputs = [_inputs(batch, tagger) for batch in hits]
         measure("score", part, lambda: [tagger.scorer.score(batch) for batch in inputs])
         with Helpers(config) as helpers:
-            measure(_TAGS, sample, lambda: _exhaust(tag_events(run, tagger, helpers)))
+            measure(_TAGS, sample, lambda: _tag_all(run, tagger, helpers))
     told(JOB)
     steps.append(_measure_job(path, sample, config, repeats))
     return steps
@@ -329,9 +329,10 @@ def _inputs(hits: Hits, tagger: Tagger) -> dict[str, NDArray[np.float32]]:
     return tagger.contract.make_inputs(hits, enough)
 
 
-def _exhaust(batches: Iterable[object]) -> None:
-    for _ in batches:
-        pass
+def _tag_all(run: Run, tagger: Tagger, helpers: Helpers) -> None:
+    with tag_events(run, tagger, helpers) as batches:
+        for _ in batches:
+            pass
 
 
 def _measure_job(path: Path, sample: Sample, config: Config, repeats: int) -> Step:

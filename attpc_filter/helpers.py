@@ -11,7 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from attpc_filter.staging import check_interrupted
 from attpc_filter.tagger import Batch, load_tagger, make_buffer, tag_batch
 
 _TICK_S = 0.1
-#: Batches that a process knows of: the one that it works on, the next, and one that has come.
+#: Batches a process that are under way: one that it works on, the next, and one that has come.
 _BATCHES_AHEAD = 3
 #: More would wait for writing, which is one process's work.
 _MOST_HELPERS = 8
@@ -76,19 +76,22 @@ class Helpers:
         for process in self._processes:
             process.wait()
 
-    def tag(self, run: Run, batches: list[Events]) -> Generator[Batch]:
-        """Have batches of a run's events tagged.
+    @contextlib.contextmanager
+    def tag(self, run: Run, batches: list[Events]) -> Iterator[Iterator[Batch]]:
+        """Have batches of a run's events tagged; they begin at once.
+
+        Those that are not done with at the end are replaced before the next run.
 
         Parameters
         ----------
         run : Run
-            The run; the processes open its file anew.
+            The run; the processes open its file anew, no more of them than it has batches.
         batches : list of list of (int, str)
             Its events.
 
         Yields
         ------
-        Batch
+        iterator of Batch
             In the order of the batches.
 
         Raises
@@ -96,34 +99,15 @@ class Helpers:
         InputError
             If the file cannot be opened anew, or a process ends before its time.
         """
-        with self._on_run(run.path, batches) as processes:
-            n = len(processes)
-            n_asked = min(_BATCHES_AHEAD * n, len(batches))
-            for index in range(n_asked):
-                processes[index % n].ask(batches[index])
-            came: list[deque[Batch]] = [deque() for _ in processes]
-            for index in range(len(batches)):
-                # whoever is done is heard, not only whose turn it is: it would wait to be rid of it
-                while not came[index % n]:
-                    for process in _wait_for_any(processes):
-                        came[processes.index(process)].append(process.next_batch())
-                if n_asked < len(batches):
-                    processes[n_asked % n].ask(batches[n_asked])
-                    n_asked += 1
-                yield came[index % n].popleft()
-
-    @contextlib.contextmanager
-    def _on_run(self, path: Path, batches: list[Events]) -> Iterator[list["_Helper"]]:
-        """Have a run opened, by no more processes than it has batches.
-
-        Those that are not done with at the end are replaced before the next run.
-        """
         self._start_those_missing()
         processes = self._processes[: len(batches)]
         try:
-            for process, events in zip(processes, batches, strict=False):
-                process.begin(path, events)
-            yield processes
+            for process in processes:
+                process.begin(run.path, batches[0])
+            work = deque(enumerate(batches))
+            most = _BATCHES_AHEAD * len(processes)
+            _hand_out(work, most, processes)
+            yield _collect(work, most, processes, len(batches))
         finally:
             for process in processes:
                 if not process.end():
@@ -141,6 +125,28 @@ class Helpers:
 # ------------------------------------------------------------------------- on this side of the pipe
 
 
+#: Batches that nobody has been asked for, with their places in the run.
+_Work = deque[tuple[int, Events]]
+
+
+def _hand_out(work: _Work, stop: int, processes: list["_Helper"]) -> None:
+    """Ask for the batches before ``stop``, each of the process that is asked for the fewest."""
+    while work and work[0][0] < stop:
+        min(processes, key=lambda process: len(process.asked)).ask(*work.popleft())
+
+
+def _collect(work: _Work, most: int, processes: list["_Helper"], n_batches: int) -> Iterator[Batch]:
+    """Batches in their order, with so many at most under way."""
+    came: dict[int, Batch] = {}
+    for index in range(n_batches):
+        _hand_out(work, index + most, processes)
+        while index not in came:
+            # whoever is done is heard, not only whose turn it is: it would wait to be rid of it
+            for process in _wait_for_any([process for process in processes if process.asked]):
+                came.update([process.next_batch()])
+        yield came.pop(index)
+
+
 def _wait_for_any(processes: list["_Helper"]) -> list["_Helper"]:
     """Those of the processes that have something to say; waits until there is one."""
     while True:
@@ -155,7 +161,7 @@ class _Helper:
 
     def __init__(self, config: Config) -> None:
         self._path = Path(config.model)  # until there is a run
-        self._n_asked = 0  # batches that have not come
+        self.asked: deque[int] = deque()  # places in the run of batches that have not come
         self._is_ready = False
         self.pipe, theirs = Pipe()
         try:
@@ -181,17 +187,16 @@ class _Helper:
         self._path = path
         self._send((path, events))
 
-    def ask(self, events: Events) -> None:
+    def ask(self, index: int, events: Events) -> None:
         """Have a batch tagged."""
-        self._n_asked += 1
+        self.asked.append(index)
         self._send(events)
 
-    def next_batch(self) -> Batch:
-        """Wait for the next batch."""
+    def next_batch(self) -> tuple[int, Batch]:
+        """Wait for the next batch; its place in the run, and the batch."""
         self.wait()
         batch: Batch = self._receive()
-        self._n_asked -= 1
-        return batch
+        return self.asked.popleft(), batch
 
     def wait(self) -> None:
         """Wait until the process is ready."""
@@ -219,7 +224,7 @@ class _Helper:
 
     def end(self) -> bool:
         """Have the run closed; False if it is not done with, or the process is not there."""
-        if self._n_asked:
+        if self.asked:
             return False
         self._send(None)
         return self.is_there()

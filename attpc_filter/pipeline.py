@@ -35,9 +35,15 @@ from attpc_filter.manifest import (
 )
 from attpc_filter.staging import Staging, check_interrupted, interrupts_noted
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
-from attpc_filter.tagger import Batch, Tagger, load_tagger, tag_events
+from attpc_filter.tagger import (
+    EXAMPLES_A_TAG,
+    Batch,
+    Example,
+    Tagger,
+    load_tagger,
+    tag_events,
+)
 
-_EXAMPLES_A_TAG = 4
 #: Smaller jobs are done about as soon as processes have started: a raw event or two, or (at 32
 #: bytes each, in a stream) links to 16,000.
 _WORTH_HELPERS_BYTES = 512 << 10
@@ -57,16 +63,6 @@ class Observer(Protocol):
 
     def run_finished(self, outcome: "RunOutcome") -> None:
         """A run is complete, or failed."""
-
-
-@dataclass(slots=True)
-class Example:
-    """An event to show in the picture: its x, y [mm] and charge [ADC]."""
-
-    title: str
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    charge: NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -290,14 +286,14 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         with (
+            tag_events(run, job.tagger, job.helpers) as batches,
             _RunWriter(run, path, job, staging) as writer,
-            contextlib.closing(tag_events(run, job.tagger, job.helpers)) as batches,
         ):
             for batch in batches:
                 writer.add(batch)
                 counts.update(batch.tags)
                 reasons.update(re.sub(r"\d+", "N", reason) for reason in batch.reasons if reason)
-                _keep_for_picture(batch, run.number, job)
+                _keep_for_picture(batch, job)
                 for record, tag, reason in zip(
                     batch.records, batch.tags, batch.reasons, strict=True
                 ):
@@ -433,25 +429,15 @@ class _RunWriter:
                 output.abort()
 
 
-def _keep_for_picture(batch: Batch, run: int, job: Job) -> None:
+def _keep_for_picture(batch: Batch, job: Job) -> None:
     if not job.tagger.config.picture:
         return
     if sum(map(len, job.score_sample)) < 20_000:
         job.score_sample.append(batch.scores[batch.scored])
-    if batch.hits is None:
-        return
-    for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
-        kept = job.examples.setdefault(tag, [])
-        if len(kept) < _EXAMPLES_A_TAG and batch.scored[index]:
-            hits = batch.hits.event(index)
-            kept.append(
-                Example(
-                    f"run {run} event {record.event}",
-                    hits.x.copy(),
-                    hits.y.copy(),
-                    hits.charge.copy(),
-                )
-            )
+    for example in batch.examples:
+        kept = job.examples.setdefault(example.tag, [])
+        if len(kept) < EXAMPLES_A_TAG:
+            kept.append(example)
 
 
 def _require_space(out: Path, n_bytes: int) -> None:

@@ -19,10 +19,11 @@ from attpc_filter.compare import Compared
 from attpc_filter.errors import OutputError
 from attpc_filter.formats.tags import read_tags, scores_of
 from attpc_filter.manifest import RunOutcome
-from attpc_filter.pipeline import Example, Job
+from attpc_filter.pipeline import Job
 from attpc_filter.rebuild.padplane import PadPlane
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
 from attpc_filter.staging import Staging
+from attpc_filter.tagger import Example
 
 _COLOURS = ("tab:red", "tab:blue", "tab:gray", "tab:green", "tab:purple", "tab:brown")
 _MOST_TRACES = 40

@@ -6,7 +6,8 @@ What comes out of :func:`tag_events` is tagged; who calls it writes it down, or 
 """
 
 import contextlib
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 BATCH_EVENTS = 64
 #: Traces that the buffer for reading holds (4.2 MB).
 BUFFER_TRACES = 4096
+
+#: Events of each tag that a batch, and a job's picture, shows.
+EXAMPLES_A_TAG = 4
 
 #: Room for traces, int16 of shape (rows, 517).
 Buffer = NDArray[np.int16]
@@ -82,6 +86,17 @@ class Tagger:
 
 
 @dataclass(slots=True)
+class Example:
+    """An event to show in a picture: its x, y [mm] and charge [ADC]."""
+
+    title: str
+    tag: str
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    charge: NDArray[np.float32]
+
+
+@dataclass(slots=True)
 class Batch:
     """Events on their way through the stream; each stage fills in what it makes.
 
@@ -90,7 +105,7 @@ class Batch:
     records : list of Record
         The events; their traces and points are gone once the hits are made.
     hits : Hits or None
-        Their hits; None if the graph makes them of traces and keeps them.
+        Their hits; None if nobody wants them, or the graph makes them of traces and keeps them.
     n_hits : ndarray of int64, shape (n_events,)
         How many each has.
     origins : ndarray of uint8, shape (n_events,)
@@ -105,6 +120,8 @@ class Batch:
         The same for the novelty; None if the model gives none.
     tags, reasons : list of str
         Their tags, and why an event has no class.
+    examples : list of Example
+        The first of each tag, if there is to be a picture.
     """
 
     records: list[Record]
@@ -117,6 +134,7 @@ class Batch:
     novelty: NDArray[np.float32] | None = None
     tags: list[str] = field(init=False)
     reasons: list[str] = field(init=False)
+    examples: list[Example] = field(default_factory=list)
 
     @property
     def events(self) -> NDArray[np.int64]:
@@ -177,8 +195,11 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
     return Tagger(config, bundle, plane, calibration, thresholds, scorer, features)
 
 
-def tag_events(run: Run, tagger: Tagger, helpers: "Helpers | None" = None) -> Generator[Batch]:
-    """Take all events of a run through the stages, in their order; close it if you stop early.
+@contextlib.contextmanager
+def tag_events(
+    run: Run, tagger: Tagger, helpers: "Helpers | None" = None
+) -> Iterator[Iterator[Batch]]:
+    """Take all events of a run through the stages, in their order; within ``with``.
 
     Parameters
     ----------
@@ -187,12 +208,12 @@ def tag_events(run: Run, tagger: Tagger, helpers: "Helpers | None" = None) -> Ge
     tagger : Tagger
         Model, pads, calibration, thresholds.
     helpers : Helpers, optional
-        Processes that do it, with the same options; without, this one does.
+        Processes that do it, with the same options, and begin at once; without, this one does.
 
     Yields
     ------
-    Batch
-        Events with hits, scores and tags.
+    iterator of Batch
+        Events with scores and tags.
 
     Raises
     ------
@@ -205,13 +226,17 @@ def tag_events(run: Run, tagger: Tagger, helpers: "Helpers | None" = None) -> Ge
     batches = [events[i : i + BATCH_EVENTS] for i in range(0, len(events), BATCH_EVENTS)]
     with interrupts_noted():
         if helpers and len(batches) > 1:
-            with contextlib.closing(helpers.tag(run, batches)) as tagged:
-                yield from tagged
+            with helpers.tag(run, batches) as tagged:
+                yield tagged
         else:
-            buffer = make_buffer(tagger)
-            for batch in batches:
-                check_interrupted()
-                yield tag_batch(run, batch, tagger, buffer)
+            yield _tag_batches(run, batches, tagger)
+
+
+def _tag_batches(run: Run, batches: list[Events], tagger: Tagger) -> Iterator[Batch]:
+    buffer = make_buffer(tagger)
+    for events in batches:
+        check_interrupted()
+        yield tag_batch(run, events, tagger, buffer)
 
 
 def make_buffer(tagger: Tagger) -> Buffer:
@@ -238,7 +263,7 @@ def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch
     Returns
     -------
     Batch
-        The events, tagged; their traces and points are gone.
+        The events, tagged; their traces and points are gone, and hits that nobody wants.
 
     Raises
     ------
@@ -252,7 +277,27 @@ def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch
         parts.append(_rebuild(records, tagger))
     batch = _score(parts, tagger)
     batch.tags, batch.reasons = _tag(batch, tagger)
+    if tagger.config.picture:
+        batch.examples = _choose_examples(batch, run.number)
+    if not (tagger.config.keep_hits or run.takes_hits(tagger.config.streams)):
+        batch.hits = None  # a tenth of the time goes into handing them on
     return batch
+
+
+def _choose_examples(batch: Batch, run: int) -> list[Example]:
+    if batch.hits is None:
+        return []
+    examples = []
+    counts: Counter[str] = Counter()
+    for index in np.flatnonzero(batch.scored).tolist():
+        tag = batch.tags[index]
+        counts[tag] += 1
+        if counts[tag] <= EXAMPLES_A_TAG:
+            hits = batch.hits.event(index)
+            columns = (column.copy() for column in (hits.x, hits.y, hits.charge))
+            title = f"run {run} event {batch.records[index].event}"
+            examples.append(Example(title, tag, *columns))
+    return examples
 
 
 def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:

@@ -165,7 +165,8 @@ def stream_row(
         def work() -> None:
             watched.intervals.clear()
             began = time.perf_counter()
-            tags[:] = [tag for batch in tag_events(run, tagger) for tag in batch.tags]
+            with tag_events(run, tagger) as batches:
+                tags[:] = [tag for batch in batches for tag in batch.tags]
             shares.append(1.0 - covered_s(watched.intervals) / (time.perf_counter() - began))
 
         seconds = median_s(work, options.repeats)

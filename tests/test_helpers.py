@@ -48,7 +48,7 @@ def tagger(counter_model: Path) -> Tagger:
 def _on_run(helpers: Helpers, path: Path, tagger: Tagger) -> Iterator[Iterator[Batch]]:
     with (
         open_run(path) as run,
-        contextlib.closing(tag_events(run, tagger, helpers)) as batches,
+        tag_events(run, tagger, helpers) as batches,
     ):
         yield batches
 
@@ -89,11 +89,12 @@ def test_tags_are_those_of_the_simulation(
     assert counts.tolist() == [event.n_lit for event in events]
 
 
-def test_hits_are_those_of_a_single_process(path: Path, tagger: Tagger) -> None:
+def test_hits_are_those_of_a_single_process(path: Path, counter_model: Path) -> None:
+    tagger = load_tagger(Config(model=str(counter_model), threads=2, keep_hits=True))
     with _tagging(path, tagger) as batches:
         found = list(batches)
-    with open_run(path) as run:
-        for batch, alone in zip(found, tag_events(run, tagger), strict=True):
+    with open_run(path) as run, tag_events(run, tagger) as batches:
+        for batch, alone in zip(found, batches, strict=True):
             assert batch.hits is not None
             assert alone.hits is not None
             for column in dataclasses.fields(batch.hits):
@@ -132,7 +133,7 @@ def test_a_file_that_is_gone_is_reported(path: Path, tagger: Tagger) -> None:
         path.rename(path.with_name("elsewhere.h5"))
         with (
             Helpers(tagger.config) as helpers,
-            contextlib.closing(tag_events(run, tagger, helpers)) as batches,
+            tag_events(run, tagger, helpers) as batches,
             pytest.raises(InputError, match="no such file"),
         ):
             _exhaust(batches)

@@ -1,6 +1,5 @@
 """Events of all sizes through the stream: more traces than a buffer holds, and next to none."""
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,11 @@ def test_events_of_any_size(threads: int, tmp_path: Path, counter_model: Path) -
         copies.append(n_copies)
     path = miniatures.write_run("merger_1.0", tmp_path / "run_0001.h5", events)
     tagger = load_tagger(Config(model=str(counter_model), threads=threads))
-    with open_run(path) as run, contextlib.closing(tag_events(run, tagger)) as stream:
+    with open_run(path) as run, tag_events(run, tagger) as stream:
         batches = list(stream)
     assert [len(batch.records) for batch in batches] == [BATCH_EVENTS, N_EVENTS - BATCH_EVENTS]
     assert np.concatenate([batch.events for batch in batches]).tolist() == list(range(N_EVENTS))
     assert [tag for batch in batches for tag in batch.tags] == [event.tag for event in events]
-    counts = np.concatenate([batch.hits.counts for batch in batches])
+    counts = np.concatenate([batch.n_hits for batch in batches])
     expected = [event.n_lit * n for event, n in zip(events, copies, strict=True)]
     assert counts.tolist() == expected

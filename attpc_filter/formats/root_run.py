@@ -53,6 +53,10 @@ class RootRun(Run):
         """Event number by name."""
         return {name: event for event, name in self.events}
 
+    def takes_hits(self, mode: Literal["link", "copy", "none"]) -> bool:
+        """Whether its streams take the hits that are rebuilt: copies do."""
+        return mode == "copy" and self.holds == "traces"
+
     def create_stream(self, path: Path, mode: StreamMode, label: str) -> RootStream:
         """Create a stream of this run (see :meth:`Run.create_stream` and :class:`RootStream`)."""
         return RootStream(self, path, mode, label)

@@ -94,6 +94,10 @@ class Run(ABC):
     def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:
         """Read one event; if it cannot be read, the record says why."""
 
+    def takes_hits(self, mode: Literal["link", "copy", "none"]) -> bool:
+        """Whether its streams take the hits that are rebuilt (see :meth:`Stream.add_rebuilt`)."""
+        return False
+
     @abstractmethod
     def create_stream(self, path: Path, mode: StreamMode, label: str) -> Stream:
         """Create a stream of this run.

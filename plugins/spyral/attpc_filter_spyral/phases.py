@@ -159,7 +159,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
         """Load the model, once a process."""
         from attpc_filter.tagger import load_tagger
 
-        config = replace(self.config, model=str(self._model(workspace_path)))
+        config = replace(self.config, model=str(self._model(workspace_path)), picture=False)
         key = (os.getpid(), repr(config))
         if key not in _taggers:
             _taggers[key] = load_tagger(config)
@@ -193,7 +193,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
             stream = run.create_stream(staging.path(output), self.mode, label)
             stack.callback(stream.abort)
             helpers = stack.enter_context(Helpers(tagger.config))  # none for one thread
-            with contextlib.closing(tag_events(run, tagger, helpers)) as batches:
+            with tag_events(run, tagger, helpers) as batches:
                 for batch in batches:
                     tags.add(
                         number,
@@ -324,6 +324,7 @@ class FilterPhase(_TaggingPhase):
     artifact = "pointcloud"
 
     def __init__(self, keep: Sequence[str] | None, config: Config | None = None) -> None:
+        config = replace(config or Config(), keep_hits=True)  # with the batches: see _look_at
         super().__init__("Filter", POINTCLOUD_SCHEMA, keep, config)
 
     def _tagger(self, workspace_path: Path) -> "Tagger":
