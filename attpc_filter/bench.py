@@ -356,7 +356,8 @@ def _do_job(
                 began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
                 with open_run(path, config.root_options) as run:
                     run.events = run.events[:n_events]
-                    filter_run(run, path, Job(tagger, Path(folder), helpers), _Silence(), began)
+                    job = Job(tagger, Path(folder), tagger.scorer.device, helpers)
+                    filter_run(run, path, job, _Silence(), began)
                 seconds.append(time.perf_counter() - began)
                 cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
         return seconds[1:], cpu_seconds[1:], peak_memory_bytes()

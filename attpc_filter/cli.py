@@ -277,7 +277,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     out = _console()
     if any(not outcome.error for outcome in outcomes):
         out.print(summary_table(outcomes))
-        model = f"{job.tagger.contract.name} on {job.tagger.scorer.device}"
+        model = f"{job.tagger.contract.name} on {job.device}"
         out.print(f"model      {model}", highlight=False)
         _say_where(out, "tags", options.out / "tags")
         if streams := next((o.streams for o in outcomes if o.streams), None):

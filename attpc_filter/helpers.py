@@ -76,6 +76,11 @@ class Helpers:
         for process in self._processes:
             process.wait()
 
+    @property
+    def device(self) -> str:
+        """What they score on, once they are ready."""
+        return self._processes[0].device
+
     @contextlib.contextmanager
     def tag(self, run: Run, batches: list[Events]) -> Iterator[Iterator[Batch]]:
         """Have batches of a run's events tagged; they begin at once.
@@ -162,7 +167,7 @@ class _Helper:
     def __init__(self, config: Config) -> None:
         self._path = Path(config.model)  # until there is a run
         self.asked: deque[int] = deque()  # places in the run of batches that have not come
-        self._is_ready = False
+        self.device = ""  # until it is ready
         self.pipe, theirs = Pipe()
         try:
             self._process = subprocess.Popen(
@@ -200,9 +205,8 @@ class _Helper:
 
     def wait(self) -> None:
         """Wait until the process is ready."""
-        if not self._is_ready:
-            self._receive()
-            self._is_ready = True
+        if not self.device:
+            self.device = self._receive()
 
     def _receive(self) -> Any:
         try:
@@ -256,7 +260,7 @@ def _serve(pipe: Connection) -> None:
         config: Config = pipe.recv()
         tagger = load_tagger(config)
         buffer = make_buffer(tagger)
-        pipe.send(None)  # ready
+        pipe.send(tagger.scorer.device)  # ready
         while True:
             wanted = pipe.recv()
             if wanted is None:

@@ -71,6 +71,8 @@ class Job:
 
     tagger: Tagger
     out: Path
+    #: What the model runs on: ``cpu``, ``cuda`` or ``cuda:N``.
+    device: str
     #: Processes that tag for it, if there are any.
     helpers: Helpers | None = None
     #: Files of an earlier output, to be overwritten once a new run is complete.
@@ -164,7 +166,8 @@ def _prepare(paths: Sequence[Path], out: Path, config: Config, helpers: Helpers)
     tagger = load_tagger(config, ready=not helpers)
     helpers.wait()
     former = _prepare_folder(paths, out, config.overwrite)
-    return Job(tagger, out, helpers, former)
+    device = helpers.device if helpers else tagger.scorer.device
+    return Job(tagger, out, device, helpers, former)
 
 
 def _prepare_folder(paths: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:
@@ -215,7 +218,7 @@ def _describe_job(job: Job, command: str) -> dict[str, Any]:
             "sha256": tagger.bundle.sha256,
             "contract_version": tagger.contract.version,
         },
-        "device": tagger.scorer.device,
+        "device": job.device,
         "config": {k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
         "thresholds": dict(zip(tagger.classes, tagger.thresholds, strict=True)),
         "calibration": asdict(tagger.calibration),

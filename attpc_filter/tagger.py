@@ -150,8 +150,8 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
     config : Config
         Options.
     ready : bool
-        Have the kernels compiled before the clock starts; where others use them, that would only
-        take memory.
+        Be ready to tag: have the kernels compiled before the clock starts, and the model on its
+        device. Where others do that, it would only take memory.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
     if calibration.micromegas_time_bucket == calibration.window_time_bucket:
         raise UsageError("micromegas_time_bucket and window_time_bucket are equal: no drift time")
     plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
-    scorer = Scorer(bundle, config.device, 1, BATCH_EVENTS)
+    scorer = Scorer(bundle, config.device if ready else "cpu", 1, BATCH_EVENTS)
     if config.keep_latents and not scorer.latent_size:
         raise UsageError(
             f"keep_latents: model {bundle.path} does not declare the size of its latent"
@@ -392,7 +392,7 @@ def _score_traces(
             tagger.features,
             tagger.contract.hits.drop_beam_pads,
             tagger.calibration,
-            tagger.scorer.room(),
+            tagger.scorer.room,
         )
         outputs = tagger.scorer.run_room()
         found.append({name: rows[: stop - start] for name, rows in outputs.items()})
@@ -423,7 +423,7 @@ def _score(parts: list[_Part], tagger: Tagger) -> Batch:
         hits = join_hits([part.hits for part in parts if part.hits is not None])
         batch = Batch(records, hits, hits.counts, origins)
         batch.scored = readable & (batch.n_hits >= contract.hits.min_hits)
-        room = tagger.scorer.room()
+        room = tagger.scorer.room
         inputs = contract.make_inputs(hits, np.flatnonzero(batch.scored), room)
         found = tagger.scorer.run(inputs, wanted)
     batch.scores = _spread(found["scores"], batch.scored)

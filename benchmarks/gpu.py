@@ -131,7 +131,7 @@ def score_rows(
     for size in batches:
         scorer = Scorer(bundle, device, batch_size=size)
         rng = np.random.default_rng(0)
-        for room in scorer.room().values():
+        for room in scorer.room.values():
             room[:] = rng.random(room.shape, np.float32) * (rng.random(room.shape) < 0.05)
         calls = max(256 // size, 1)
         seconds = median_s(lambda s=scorer, n=calls: [s.run_room() for _ in range(n)], repeats)

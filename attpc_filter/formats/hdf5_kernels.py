@@ -18,6 +18,8 @@ from numba import njit, types
 _ID, _POINTER = types.int64, types.intp
 _STATUS = types.int32  # negative on errors
 _SIGNATURES = {
+    "H5Gopen2": _ID(_ID, _POINTER, _ID),
+    "H5Gclose": _STATUS(_ID),
     "H5Lexists": _STATUS(_ID, _POINTER, _ID),
     "H5Dopen2": _ID(_ID, _POINTER, _ID),
     "H5Dget_space": _ID(_ID),
@@ -61,6 +63,8 @@ def _function(name):
     return types.ExternalFunction(f"attpc_filter_{name}", _SIGNATURES[name])
 
 
+_open_group = _function("H5Gopen2")
+_close_group = _function("H5Gclose")
 _link_exists = _function("H5Lexists")
 _open_dataset = _function("H5Dopen2")
 _space_of = _function("H5Dget_space")
@@ -130,6 +134,38 @@ def read_events(parent, paths, n_events, int16, uint16, n_columns, most_rows, bu
         used += max(rows, 0)
         traces = _after(paths, place)
     return n_rows, registers, traces
+
+
+@njit(cache=True)
+def first_missing(parent, group, paths):
+    """Look which links of a group are there.
+
+    Parameters
+    ----------
+    parent : int
+        Identifier of the group that holds the group.
+    group : ndarray of uint8
+        Its name, with a zero at its end.
+    paths : ndarray of uint8
+        Paths from the group, each with a zero at its end.
+
+    Returns
+    -------
+    int
+        Place of the first path that is not there, their number if all are; -1 if a group on the
+        way is not there, or damaged.
+    """
+    opened = _open_group(parent, group.ctypes.data, _DEFAULT)
+    if opened < 0:
+        return -1
+    there = 1
+    index = start = 0
+    while there > 0 and start < len(paths):
+        there = _link_exists(opened, np.int64(paths.ctypes.data) + start, _DEFAULT)
+        start = _after(paths, start)
+        index += there > 0
+    _close_group(opened)
+    return index if there >= 0 else -1
 
 
 @njit(cache=True)

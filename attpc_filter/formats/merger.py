@@ -26,10 +26,10 @@ import numpy as np
 from h5py import h5g
 
 from attpc_filter.formats.hdf5 import (
-    HDF5_ERRORS,
     Addition,
     Members,
     TraceRun,
+    first_missing,
     first_value,
     link_exists,
     read_traces,
@@ -154,14 +154,9 @@ class VersionedRun(MergerRun):
 
     def is_complete(self, name: bytes) -> bool:
         """Whether the traces and all that Spyral demands besides are there."""
-        exists = self.event_group.links.exists
-        frib = name + b"/frib_physics"
-        try:
-            return all(
-                exists(name + b"/" + path) for path in (self.traces_path, *self.other_paths)
-            ) and (not exists(frib) or exists(frib + b"/1903"))
-        except HDF5_ERRORS:  # a group on the way is not there, or damaged
-            return False
+        paths = (self.traces_path, *self.other_paths, b"frib_physics", b"frib_physics/1903")
+        missing = first_missing(self.event_group, name, paths)
+        return missing in (len(paths) - 2, len(paths))
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""

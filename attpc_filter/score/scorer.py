@@ -1,9 +1,8 @@
 """Projections and point sets to scores: the ONNX Runtime session that runs a bundle."""
 
 import re
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,10 +36,9 @@ def gpu_number(device: str) -> int | None:
 class Scorer:
     """Runs a bundle's graph on batches of one fixed shape.
 
-    One fixed shape, because CUDA searches its convolutions anew for every other one. A thread that
-    scores has room of its own for a batch, bound to the graph's inputs once: on the CPU the graph
-    reads it where it lies; on a GPU it is copied there while the GPU is busy with another thread's
-    batch.
+    One fixed shape, because CUDA searches its convolutions anew for every other one. It has room
+    for a batch, bound to the graph's inputs once: on the CPU the graph reads it where it lies; on a
+    GPU it is copied there while the GPU is busy with another process's batch. For one thread.
 
     Parameters
     ----------
@@ -49,7 +47,7 @@ class Scorer:
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``cuda`` insists (on GPU ``N``, or the first), ``auto`` takes CUDA where there is one.
     threads : int
-        Threads of the CPU provider for a batch; several threads may score at a time.
+        Threads of the CPU provider.
     batch_size : int
         Events a call of the graph; one that reads traces has its own number.
 
@@ -59,6 +57,10 @@ class Scorer:
         What the session got: ``cpu``, ``cuda`` or ``cuda:N``.
     latent_size : int
         Numbers of a latent; 0 if the graph does not declare it.
+    room : dict of str to ndarray
+        By the name of the graph's input, ``batch_size`` events. What is made here
+        (:meth:`Contract.make_inputs`) need not be copied to be scored; the next :meth:`run`
+        overwrites it.
 
     Raises
     ------
@@ -104,7 +106,7 @@ class Scorer:
         (of_latent,) = (o.shape for o in self._session.get_outputs() if o.name == "latent")
         self._n_classes = len(bundle.contract.classes)
         self.latent_size = of_latent[1] if isinstance(of_latent[1], int) else 0
-        self._inputs = (
+        inputs: Mapping[str, tuple[tuple[int, ...], Any]] = (
             {
                 name: ((batch_size, *shape), np.float32)
                 for name, shape in bundle.contract.input_shapes.items()
@@ -112,23 +114,21 @@ class Scorer:
             if traces is None
             else traces.inputs
         )
-        self._gpu = gpu if got_cuda else None
-        self._own = threading.local()
-        # one session a GPU, and one thread at a time that has it compute
-        self._turn: AbstractContextManager[Any] = threading.Lock() if got_cuda else nullcontext()
-
-    def room(self) -> dict[str, NDArray[Any]]:
-        """Room for what the graph reads of a batch, the calling thread's own.
-
-        What is made here (:meth:`Contract.make_inputs`) need not be copied to be scored; the next
-        :meth:`run` of the thread overwrites it.
-
-        Returns
-        -------
-        dict of str to ndarray
-            By the name of the graph's input; ``batch_size`` events fit in.
-        """
-        return self._slot().room
+        if not got_cuda:
+            gpu = None
+        self.room = {name: _make_room(shape, kind, gpu) for name, (shape, kind) in inputs.items()}
+        self._binding = self._session.io_binding()
+        self._on_gpu: dict[str, Any] = {}
+        for name, room in self.room.items():
+            if gpu is None:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(room)
+            else:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(room, "cuda", gpu)
+                self._on_gpu[name] = value
+            self._binding.bind_ortvalue_input(name, value)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        for name in self._outputs:
+            self._binding.bind_output(name)
 
     def score(self, inputs: Inputs) -> NDArray[np.float32]:
         """Score a batch of events.
@@ -164,10 +164,9 @@ class Scorer:
         n_events = len(next(iter(inputs.values())))
         shapes = {"scores": (self._n_classes,), "latent": (self.latent_size,), "novelty": ()}
         outputs = {name: np.empty((n_events, *shapes[name]), np.float32) for name in names}
-        slot = self._slot()
         for start in range(0, n_events, self.batch_size):
             n_rows = min(self.batch_size, n_events - start)
-            for name, room in slot.room.items():
+            for name, room in self.room.items():
                 rows = inputs[name][start : start + n_rows]
                 if rows.ctypes.data != room.ctypes.data:
                     room[:n_rows] = rows
@@ -178,64 +177,17 @@ class Scorer:
         return outputs
 
     def run_room(self) -> dict[str, NDArray[Any]]:
-        """Run the graph on what the calling thread's room holds.
+        """Run the graph on what the room holds.
 
         Returns
         -------
         dict of str to ndarray
             All outputs of the graph by name, ``batch_size`` rows.
         """
-        slot = self._slot()
-        slot.send()
-        with self._turn:
-            self._session.run_with_iobinding(slot.binding)
-        return dict(zip(slot.outputs, slot.binding.copy_outputs_to_cpu(), strict=True))
-
-    def _slot(self) -> "_Slot":
-        if not hasattr(self._own, "slot"):
-            self._own.slot = _Slot(self._session, self._inputs, self._gpu)
-        slot: _Slot = self._own.slot
-        return slot
-
-
-class _Slot:
-    """Room for a batch, bound to a session's inputs; one thread's own.
-
-    Attributes
-    ----------
-    room : dict of str to ndarray
-        What the graph reads, in this machine's memory.
-    binding : onnxruntime.IOBinding
-        Binds the room, or its copy on the GPU, to the inputs, and this machine's memory to the
-        outputs.
-    outputs : list of str
-        Names of the outputs, in the order of the binding.
-    """
-
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        inputs: Mapping[str, tuple[tuple[int, ...], Any]],
-        gpu: int | None,
-    ) -> None:
-        self.room = {name: _make_room(shape, kind, gpu) for name, (shape, kind) in inputs.items()}
-        self.outputs = [output.name for output in session.get_outputs()]
-        self.binding = session.io_binding()
-        self._on_gpu: dict[str, Any] = {}
-        for name, room in self.room.items():
-            if gpu is None:
-                value = onnxruntime.OrtValue.ortvalue_from_numpy(room)
-            else:
-                value = onnxruntime.OrtValue.ortvalue_from_numpy(room, "cuda", gpu)
-                self._on_gpu[name] = value
-            self.binding.bind_ortvalue_input(name, value)
-        for name in self.outputs:
-            self.binding.bind_output(name)
-
-    def send(self) -> None:
-        """Copy the room to the GPU, if there is one; done when it returns."""
         for name, value in self._on_gpu.items():
             value.update_inplace(self.room[name])
+        self._session.run_with_iobinding(self._binding)
+        return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
 def _make_room(shape: tuple[int, ...], kind: Any, gpu: int | None) -> NDArray[Any]:

@@ -112,7 +112,7 @@ def _require_same(graph: Bundle, bundle: Bundle, out: Path) -> None:
     scorer = Scorer(graph, "cpu")
     dropped = contract.hits.drop_beam_pads
     features = pad_features(plane)
-    gather_traces(records, plane, features, dropped, contract.detector, scorer.room())
+    gather_traces(records, plane, features, dropped, contract.detector, scorer.room)
     found = scorer.run_room()
     n_hits = found["n_hits"][: len(records)]
     of_hits = np.abs(n_hits - hits.counts).sum() / max(int(hits.counts.sum()), 1)

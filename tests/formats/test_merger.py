@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from attpc_filter.formats import Run, StreamMode, hdf5_kernels, open_run
+from attpc_filter.formats.hdf5 import first_missing
 from attpc_filter.records import Record
 from tests import miniatures
 from tests.conftest import shared
@@ -270,3 +271,33 @@ def test_the_functions_of_hdf5_are_found() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("says something of Linux")
     assert hdf5_kernels.AVAILABLE
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("group", "paths", "missing"),
+    [
+        (b"one", [b"a", b"inner", b"inner/b"], 3),
+        (b"one", [b"a", b"inner/c", b"a"], 1),
+        (b"one", [b"b"], 0),
+        (b"one", [], 0),
+        (b"one", [b"a", b"nowhere/b"], -1),
+        (b"one", [b"a", b"a/b"], -1),
+        (b"two", [b"a"], -1),
+        (b"table", [b"a"], -1),
+    ],
+)
+def test_the_first_missing_link(
+    group: bytes,
+    paths: list[bytes],
+    missing: int,
+    compiled: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hdf5_kernels, "AVAILABLE", compiled and hdf5_kernels.AVAILABLE)
+    with h5py.File(tmp_path / "links.h5", "w") as file:
+        file["events/one/a"] = np.zeros(3)
+        file["events/one/inner/b"] = np.zeros(3)
+        file["events/table"] = np.zeros(3)
+        assert first_missing(file["events"].id, group, paths) == missing
