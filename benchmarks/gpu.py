@@ -9,9 +9,9 @@ TRACES.onnx and HALF.onnx are what `attpc-export traces` and `attpc-export half`
   memory that must be read or written (inputs, weights, outputs once each), and operations of the
   graph's products. With the peak rates of the device's data sheet (`--peaks`) the floor is a rate:
   the slowest of the three.
-* Traces to tags without writing: hits made on the CPU, and by the graph. With the share of the time
-  in which nothing was being computed on the device, copies by ONNX Runtime itself included in what
-  is computed.
+* Traces to tags without writing: hits made on the CPU, and by the graph. By one process, with the
+  share of the time in which nothing was being computed on the device, copies by ONNX Runtime itself
+  included in what is computed; and by as many processes as a job has (`--threads`).
 * Tags that differ from those of the model on the CPU provider.
 
 Medians over repeats. Everything also runs on the CPU provider (`--device cpu`): the provider that
@@ -36,6 +36,7 @@ import onnxruntime
 from attpc_filter.bench import processor
 from attpc_filter.config import Config
 from attpc_filter.formats import open_run
+from attpc_filter.helpers import Helpers
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Scorer
 from attpc_filter.tagger import load_tagger, tag_events
@@ -151,31 +152,33 @@ def score_rows(
 
 
 def stream_row(
-    run_file: Path, model: str, name: str, device: str, options: argparse.Namespace
+    run_file: Path, model: str, name: str, device: str, threads: int, options: argparse.Namespace
 ) -> tuple[Row, list[str]]:
     """Measure traces to tags, nothing written; the row and the tags."""
-    tagger = load_tagger(Config(model=model, device=device, threads=options.threads))
+    config = Config(model=model, device=device, threads=threads)
+    tagger = load_tagger(config)
     watched = _Watched(tagger.scorer._session)
     tagger.scorer._session = watched
     shares: list[float] = []
     tags: list[str] = []
-    with open_run(run_file) as run:
+    with open_run(run_file) as run, Helpers(config) as helpers:
+        helpers.wait()
         run.events = run.events[: options.events]
 
         def work() -> None:
             watched.intervals.clear()
             began = time.perf_counter()
-            with tag_events(run, tagger) as batches:
+            with tag_events(run, tagger, helpers) as batches:
                 tags[:] = [tag for batch in batches for tag in batch.tags]
             shares.append(1.0 - covered_s(watched.intervals) / (time.perf_counter() - began))
 
         seconds = median_s(work, options.repeats)
         row = Row(
-            f"{name}, traces to tags",
+            f"{name}, traces to tags, {len(helpers) or 1} at a time",
             tagger.scorer.device,
             round(len(run.events) / seconds, 1),
             "events/s",
-            device_waits=round(statistics.median(shares[1:]), 3),
+            device_waits="" if helpers else round(statistics.median(shares[1:]), 3),
         )
     return row, tags
 
@@ -187,16 +190,10 @@ class _Watched:
         self._session = session
         self.intervals: list[tuple[float, float]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
     def run_with_iobinding(self, binding: onnxruntime.IOBinding) -> None:
         began = time.perf_counter()
         self._session.run_with_iobinding(binding)
         self.intervals.append((began, time.perf_counter()))
-
-    def io_binding(self) -> onnxruntime.IOBinding:
-        return self._session.io_binding()
 
 
 def covered_s(intervals: Sequence[tuple[float, float]]) -> float:
@@ -264,18 +261,20 @@ def main() -> None:
             f" ({work.unknown} not counted), {work.transferred / 1e6:.1f} MB in and out,"
             f" {work.memory / 1e6:.1f} MB with weights"
         )
-    _, expected = stream_row(options.run, options.model, "model", "cpu", options)
+    _, expected = stream_row(options.run, options.model, "model", "cpu", 1, options)
+    n_threads = Config(threads=options.threads).n_threads
     for name, model in models.items():
-        row, tags = stream_row(options.run, model, name, device, options)
-        flipped = sum(a != b for a, b in zip(tags, expected, strict=True))
-        rows.append(Row(**(asdict(row) | {"tags_differ": f"{flipped} of {len(tags)}"})))
+        for threads in sorted({1, n_threads}):
+            row, tags = stream_row(options.run, model, name, device, threads, options)
+            flipped = sum(a != b for a, b in zip(tags, expected, strict=True))
+            rows.append(Row(**(asdict(row) | {"tags_differ": f"{flipped} of {len(tags)}"})))
     for row in rows:
         values = [
             f"{field.name} {value}"
             for field in fields(Row)[4:]
             if (value := getattr(row, field.name)) != ""
         ]
-        print(f"{row.what:34} {row.provider}: {row.per_s:,} {row.unit}  {'  '.join(values)}")
+        print(f"{row.what:36} {row.provider}: {row.per_s:,} {row.unit}  {'  '.join(values)}")
     if options.csv:
         with open(options.csv, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["machine", *(field.name for field in fields(Row))])
