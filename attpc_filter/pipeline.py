@@ -392,7 +392,7 @@ class _RunWriter:
             for label in self._classes if tag == PASSTHROUGH else [tag]:
                 if label in self._streams:
                     if batch.hits is None:
-                        self._streams[label].add(record.name)
+                        self._streams[label].add(record.name, record.is_complete)
                     else:
                         self._streams[label].add_rebuilt(record.name, batch.hits, index)
                     self._events[label] += 1

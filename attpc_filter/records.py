@@ -48,6 +48,8 @@ class Record:
         The event is an ion-chamber downscale trigger: it normalises, it is not classified.
     reason : str
         Why the event could not be read; empty if it could.
+    is_complete : bool
+        It was seen, while it was read, that the event has all that the next program looks for.
     """
 
     event: int
@@ -56,6 +58,7 @@ class Record:
     points: NDArray[np.float64] | None = None
     passthrough: bool = False
     reason: str = ""
+    is_complete: bool = False
 
     @property
     def origin(self) -> Origin:

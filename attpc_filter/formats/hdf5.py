@@ -187,6 +187,11 @@ class Hdf5Run(Hdf5File):
 class TraceRun(Hdf5Run):
     """A run of raw traces in such a file."""
 
+    #: Paths in an event's group of what the next program looks for besides the traces: in every
+    #: event, and in those with a coincidence register.
+    others: ClassVar[tuple[bytes, ...]] = ()
+    others_with_register: ClassVar[tuple[bytes, ...]] = ()
+
     @abstractmethod
     def paths_to_read(self, name: bytes) -> tuple[bytes, bytes, bytes]:
         """Paths, from the group of the events, of what is read of an event.
@@ -210,13 +215,17 @@ class TraceRun(Hdf5Run):
         if not kernels.AVAILABLE:
             yield from super().parts(events, buffer)
             return
-        paths = _texts(chain.from_iterable(self.paths_to_read(name.encode()) for _, name in events))
+        names = (name.encode() for _, name in events)
+        paths = _texts(chain.from_iterable((*self.paths_to_read(name), name) for name in names))
+        others, others_with_register = _texts(self.others), _texts(self.others_with_register)
         done = 0
         while done < len(events):
-            n_rows, registers, n_bytes = kernels.read_events(
+            *columns, n_bytes = kernels.read_events(
                 self.event_group.id,
                 paths,
                 len(events) - done,
+                others,
+                others_with_register,
                 h5t.NATIVE_INT16.id,
                 h5t.NATIVE_UINT16.id,
                 N_TRACE_COLUMNS,
@@ -225,17 +234,16 @@ class TraceRun(Hdf5Run):
             )
             records = []
             used = 0
-            for index, (rows, register) in enumerate(
-                zip(n_rows.tolist(), registers.tolist(), strict=True), start=done
+            for (event, name), rows, register, is_complete in zip(
+                events[done:], *(column.tolist() for column in columns), strict=False
             ):
-                event, name = events[index]
                 if rows == kernels.UNUSUAL:
                     records.append(self.read(event, name))
                 else:
                     traces = buffer[used : used + rows]
                     used += rows
                     passthrough = register >= 0 and self.is_passthrough(register)
-                    records.append(Record(event, name, traces, passthrough=passthrough))
+                    records.append(Record(event, name, traces, None, passthrough, "", is_complete))
             yield records
             done += len(records)
             paths = paths[n_bytes:]
@@ -535,12 +543,12 @@ class Hdf5Stream(Stream):
             self.abort()
             raise OutputError(f"{path}: cannot be written: {_one_line(error)}") from error
 
-    def add(self, name: str) -> None:
-        """Add the event whose object in the run is called ``name``, untouched."""
+    def add(self, name: str, is_complete: bool = False) -> None:
+        """Add the event whose object in the run is called ``name`` (see :meth:`Stream.add`)."""
         members: Members = {}
         additions: dict[bytes, Addition] = {}
         with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
-            if not self._run.is_complete(name.encode()):
+            if not (is_complete or self._run.is_complete(name.encode())):
                 members = list_members(self._run.event_group, name.encode(), self._run.inner_groups)
                 additions = self._run.additions(members)
         parts = self._run.event_parts(name)
@@ -676,22 +684,6 @@ def _member_names(group: h5g.GroupID) -> list[bytes]:
     names: list[bytes] = []
     group.links.iterate(names.append)  # one call for all: ten times faster than its own iterator
     return names
-
-
-def first_missing(parent: h5g.GroupID, name: bytes, paths: Sequence[bytes]) -> int:
-    """Place of the first path from a group that is not there, their number if all are.
-
-    -1 if a group on the way is not there, or damaged.
-    """
-    if kernels.AVAILABLE:
-        found: int = kernels.first_missing(parent.id, _texts([name]), _texts(paths))
-        return found
-    try:
-        group = h5g.open(parent, name)
-        there = (group.links.exists(path) for path in paths)
-        return next((index for index, is_there in enumerate(there) if not is_there), len(paths))
-    except HDF5_ERRORS:
-        return -1
 
 
 def _texts(paths: Iterable[bytes]) -> NDArray[np.uint8]:

@@ -79,7 +79,18 @@ _close_type = _function("H5Tclose")
 
 
 @njit(cache=True)
-def read_events(parent, paths, n_events, int16, uint16, n_columns, most_rows, buffer):
+def read_events(
+    parent,
+    paths,
+    n_events,
+    others,
+    others_with_register,
+    int16,
+    uint16,
+    n_columns,
+    most_rows,
+    buffer,
+):
     """Read events one after the other until the buffer has no room for the next.
 
     Parameters
@@ -87,11 +98,14 @@ def read_events(parent, paths, n_events, int16, uint16, n_columns, most_rows, bu
     parent : int
         Identifier of the group that the paths start from.
     paths : ndarray of uint8
-        Three texts an event, each with a zero at its end: the path of its trace matrix; one that is
-        there if the event has a coincidence register; that of the register. The last two are empty
-        if there is none.
+        Four texts an event, each with a zero at its end: the path of its trace matrix; one that is
+        there if the event has a coincidence register; that of the register; the event's own group.
+        The two of the register are empty if there is none.
     n_events : int
         How many events the paths are of.
+    others, others_with_register : ndarray of uint8
+        Paths in an event's group of what else is to be looked for, in every event and in those with
+        a register; each with a zero at its end.
     int16, uint16 : int
         Identifiers of these types.
     n_columns, most_rows : int
@@ -106,11 +120,14 @@ def read_events(parent, paths, n_events, int16, uint16, n_columns, most_rows, bu
         :data:`UNUSUAL` for an event that was not.
     registers : ndarray of int64
         Their coincidence registers, :data:`NO_REGISTER` or :data:`UNUSUAL`.
+    is_complete : ndarray of bool
+        Whether all was there that was to be looked for.
     n_bytes : int
         How much of the paths was theirs.
     """
     n_rows = np.empty(n_events, np.int64)
     registers = np.empty(n_events, np.int64)
+    is_complete = np.zeros(n_events, np.bool_)
     address = np.int64(paths.ctypes.data)
     traces = 0
     used = 0
@@ -127,45 +144,37 @@ def read_events(parent, paths, n_events, int16, uint16, n_columns, most_rows, bu
             )
         if rows > len(buffer) - used:
             if event > 0:
-                return n_rows[:event], registers[:event], traces
+                return n_rows[:event], registers[:event], is_complete[:event], traces
             rows = UNUSUAL  # more than the whole buffer
         n_rows[event] = rows
         registers[event] = register
         used += max(rows, 0)
-        traces = _after(paths, place)
-    return n_rows, registers, traces
+        group = _after(paths, place)
+        if rows != UNUSUAL:
+            more = others_with_register[
+                : 0 if register == NO_REGISTER else len(others_with_register)
+            ]
+            is_complete[event] = len(others) + len(more) == 0 or _has_all(
+                parent, address + group, others, more
+            )
+        traces = _after(paths, group)
+    return n_rows, registers, is_complete, traces
 
 
 @njit(cache=True)
-def first_missing(parent, group, paths):
-    """Look which links of a group are there.
-
-    Parameters
-    ----------
-    parent : int
-        Identifier of the group that holds the group.
-    group : ndarray of uint8
-        Its name, with a zero at its end.
-    paths : ndarray of uint8
-        Paths from the group, each with a zero at its end.
-
-    Returns
-    -------
-    int
-        Place of the first path that is not there, their number if all are; -1 if a group on the
-        way is not there, or damaged.
-    """
-    opened = _open_group(parent, group.ctypes.data, _DEFAULT)
+def _has_all(parent, group, names, more):
+    """Whether all of some links, their names each with a zero at its end, are in a group."""
+    opened = _open_group(parent, group, _DEFAULT)
     if opened < 0:
-        return -1
-    there = 1
-    index = start = 0
-    while there > 0 and start < len(paths):
-        there = _link_exists(opened, np.int64(paths.ctypes.data) + start, _DEFAULT)
-        start = _after(paths, start)
-        index += there > 0
+        return False
+    there = True
+    for texts in (names, more):
+        start = 0
+        while there and start < len(texts):
+            there = _link_exists(opened, np.int64(texts.ctypes.data) + start, _DEFAULT) > 0
+            start = _after(texts, start)
     _close_group(opened)
-    return index if there >= 0 else -1
+    return there
 
 
 @njit(cache=True)

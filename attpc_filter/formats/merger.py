@@ -26,10 +26,10 @@ import numpy as np
 from h5py import h5g
 
 from attpc_filter.formats.hdf5 import (
+    HDF5_ERRORS,
     Addition,
     Members,
     TraceRun,
-    first_missing,
     first_value,
     link_exists,
     read_traces,
@@ -135,8 +135,7 @@ class VersionedRun(MergerRun):
     inner_groups: ClassVar[tuple[bytes, ...]] = (b"frib_physics",)
     versions: tuple[str, ...]
     traces_path: bytes
-    #: Matrices besides the traces that the next program demands of every event.
-    other_paths: ClassVar[tuple[bytes, ...]] = ()
+    others_with_register = (b"frib_physics/1903",)
 
     @classmethod
     def recognise(cls, file: h5py.File) -> bool:
@@ -154,9 +153,14 @@ class VersionedRun(MergerRun):
 
     def is_complete(self, name: bytes) -> bool:
         """Whether the traces and all that Spyral demands besides are there."""
-        paths = (self.traces_path, *self.other_paths, b"frib_physics", b"frib_physics/1903")
-        missing = first_missing(self.event_group, name, paths)
-        return missing in (len(paths) - 2, len(paths))
+        exists = self.event_group.links.exists
+        others = (self.traces_path, *self.others)
+        try:
+            if exists(name + b"/frib_physics"):
+                others += self.others_with_register
+            return all(exists(name + b"/" + path) for path in others)
+        except HDF5_ERRORS:  # a group on the way is not there, or damaged
+            return False
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
@@ -207,7 +211,7 @@ class Merger2Run(VersionedRun):
     versions = ("libattpc_merger:2.0",)
     traces_path = b"get/pads"
     inner_groups = (b"frib_physics", b"get")
-    other_paths = tuple(b"get/silicon_" + part for part in _SILICON)
+    others = tuple(b"get/silicon_" + part for part in _SILICON)
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """The silicon matrices under the names that Spyral looks for."""

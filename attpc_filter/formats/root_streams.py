@@ -193,7 +193,7 @@ class RootStream(Stream):
         self._n_bytes = 0
         self._n_added = 0
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, is_complete: bool = False) -> None:
         """Add the entry ``name``; of traces no hits."""
         self._add(name, None)
 

@@ -35,8 +35,16 @@ class Stream(ABC):
     """An output file in the layout of its run, to which events are added one by one."""
 
     @abstractmethod
-    def add(self, name: str) -> None:
-        """Add the event whose object in the run is called ``name``, untouched."""
+    def add(self, name: str, is_complete: bool = False) -> None:
+        """Add an event, untouched.
+
+        Parameters
+        ----------
+        name : str
+            The event's object in the run.
+        is_complete : bool
+            It was seen while it was read (:attr:`Record.is_complete`): nothing is looked for again.
+        """
 
     def add_rebuilt(self, name: str, hits: Hits, index: int) -> None:
         """Add the event ``name``, and its hits (at ``index``) if the stream takes hits."""

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from attpc_filter.formats import Run, StreamMode, hdf5_kernels, open_run
-from attpc_filter.formats.hdf5 import first_missing
 from attpc_filter.records import Record
 from tests import miniatures
 from tests.conftest import shared
@@ -273,31 +272,27 @@ def test_the_functions_of_hdf5_are_found() -> None:
     assert hdf5_kernels.AVAILABLE
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize(
-    ("group", "paths", "missing"),
-    [
-        (b"one", [b"a", b"inner", b"inner/b"], 3),
-        (b"one", [b"a", b"inner/c", b"a"], 1),
-        (b"one", [b"b"], 0),
-        (b"one", [], 0),
-        (b"one", [b"a", b"nowhere/b"], -1),
-        (b"one", [b"a", b"a/b"], -1),
-        (b"two", [b"a"], -1),
-        (b"table", [b"a"], -1),
-    ],
-)
-def test_the_first_missing_link(
-    group: bytes,
-    paths: list[bytes],
-    missing: int,
-    compiled: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(hdf5_kernels, "AVAILABLE", compiled and hdf5_kernels.AVAILABLE)
-    with h5py.File(tmp_path / "links.h5", "w") as file:
-        file["events/one/a"] = np.zeros(3)
-        file["events/one/inner/b"] = np.zeros(3)
-        file["events/table"] = np.zeros(3)
-        assert first_missing(file["events"].id, group, paths) == missing
+def _needs_nothing(layout: str, event: h5py.Group) -> bool:
+    """Whether Spyral finds in an event of the file all that it demands."""
+    demanded = {"get_traces"}
+    if layout.startswith("merger_2.0"):
+        demanded = {"get/pads", *(f"get/silicon_{part}" for part in miniatures.SILICON)}
+    if "frib_physics" in event:
+        demanded |= {"frib_physics/977", "frib_physics/1903"}
+    return all(name in event for name in demanded)
+
+
+@pytest.mark.parametrize("layout", miniatures.VERSIONED)
+def test_events_seen_to_be_complete_while_they_are_read(layout: str, tmp_path: Path) -> None:
+    path = miniatures.write_run(layout, tmp_path / "run_0046.h5")
+    with h5py.File(path, "r+") as file:
+        taken = "get/silicon_upstream_back"
+        if taken in file["events/event_7"]:
+            del file["events/event_7"][taken]
+    with h5py.File(path) as file:
+        expected = {n: _needs_nothing(layout, file[f"events/event_{n}"]) for n in NUMBERS}
+    assert len(set(expected.values())) == (1 if layout == "merger_2.0" else 2)
+    with open_run(path) as run:
+        for part in run.parts(run.events, np.empty((100, 517), np.int16)):
+            assert {r.event: r.is_complete for r in part}.items() <= expected.items()
+        assert {n: run.is_complete(b"event_%d" % n) for n in NUMBERS} == expected
