@@ -4,10 +4,10 @@
 
 Both read the same file: a copy of the run with the names that Spyral looks for. The whole job of
 attpc-filter (read, hits, projections, model, tags, link streams) runs as its own process on a run
-of the same events repeated to 50 times the length, so that its start does not weigh; its events/s
-are those of the manifest, from opening the run to the last renamed file. They take turns: Spyral
-and attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores,
-and two of attpc-filter at a time, a core and a run each, which is all that the machine gives; and
+of the same events, repeated to 12,000 so that its start does not weigh; its events/s are those of
+the manifest, from opening the run to the last renamed file. They take turns: Spyral and
+attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores, and
+two of attpc-filter at a time, a core and a run each, which is all that the machine gives; and
 between them rebuilding alone, and reading alone beside HDF5's own low-level read of the same
 matrices. Then its peak memory at several lengths.
 """
@@ -39,6 +39,8 @@ from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.tagger import BUFFER_TRACES
+
+_N_EVENTS = 12_000
 
 
 def spyral_events_per_s(run: Path, workspace: Path) -> float:
@@ -184,7 +186,7 @@ def main() -> None:
             pads = [event["get/pads" if "get" in event else "get_traces"] for event in events]
             rows["traces an event"] = sum(map(len, pads)) / n_events
         long, other = place / options.run.name, place / "run_9999.h5"
-        make_long_run(readable, long, 50 * n_events)
+        make_long_run(readable, long, _N_EVENTS)
         shutil.copyfile(long, other)
         peak = place / "peak.onnx"
         with_hits_of_mode(load_bundle("default").path, "peak", peak)
