@@ -242,8 +242,9 @@ class TraceRun(Hdf5Run):
                 else:
                     traces = buffer[used : used + rows]
                     used += rows
-                    passthrough = register >= 0 and self.is_passthrough(register)
-                    records.append(Record(event, name, traces, None, passthrough, "", is_complete))
+                    record = Record(event, name, traces, is_complete=is_complete)
+                    record.passthrough = register >= 0 and self.is_passthrough(register)
+                    records.append(record)
             yield records
             done += len(records)
             paths = paths[n_bytes:]

@@ -1,8 +1,8 @@
 """The HDF5 library called from compiled code: the usual events of a run, read without Python.
 
-h5py makes a Python object of each dataset, shape and type that it opens; for the traces of one
-event that takes half as long as reading them. The functions are those of the very library that
-h5py has loaded, found by their names.
+h5py makes a Python object of each dataset, shape and type that it opens, which takes time beside
+the reading of one event's traces. The functions are those of the very library that h5py has loaded,
+found by their names.
 
 Not typed: numba compiles each for the arrays that its caller hands over. All keep the GIL, as h5py
 does: the library is for one thread at a time.

@@ -324,7 +324,6 @@ class FilterPhase(_TaggingPhase):
     artifact = "pointcloud"
 
     def __init__(self, keep: Sequence[str] | None, config: Config | None = None) -> None:
-        config = replace(config or Config(), keep_hits=True)  # with the batches: see _look_at
         super().__init__("Filter", POINTCLOUD_SCHEMA, keep, config)
 
     def _tagger(self, workspace_path: Path) -> "Tagger":
@@ -335,7 +334,13 @@ class FilterPhase(_TaggingPhase):
                 f"{self}: model {tagger.contract.name} was trained on hits made in mode {mode};"
                 " those of Spyral's clouds are not made so",
             )
-        return tagger
+        if tagger.contract.traces is not None:
+            raise UsageError(
+                f"model {tagger.contract.name} reads raw traces, these are point clouds; take the"
+                " bundle that it was made of"
+            )
+        # hits come with the batches: see _look_at
+        return replace(tagger, config=replace(tagger.config, keep_hits=True))
 
     def _look_at(self, batch: "Batch") -> list[str]:
         hits = batch.hits

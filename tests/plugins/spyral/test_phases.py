@@ -511,6 +511,20 @@ def test_a_model_that_was_trained_on_other_hits_than_clouds_hold(
     assert len(Ran(tmp_path / "workspace", []).clouds(1, "Filter")) > 0
 
 
+def test_a_model_that_reads_traces_is_none_for_clouds(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    export = pytest.importorskip("attpc_export.cli", reason="needs export/")
+    model = tmp_path / "traces.onnx"
+    assert export.main(["traces", "default", "--out", str(model)]) == 0
+    path = miniatures.write_run("spyral_cloud", tmp_path / "run_0001.h5")
+    phase = FilterPhase(["proton"], Config(model=str(model), device="cpu"))
+    run_phase(phase, {"pointcloud": path}, tmp_path / "workspace", 1)
+    (error,) = messages(log, 1, "ERROR")
+    assert "reads raw traces, these are point clouds" in error
+    assert Ran(tmp_path / "workspace", []).clouds(1, "Filter") == {}
+
+
 def test_a_tag_that_the_model_does_not_give(
     tmp_path: Path, counter_model: Path, log: pytest.LogCaptureFixture
 ) -> None:
