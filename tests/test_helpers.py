@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,20 @@ def test_a_process_that_is_killed_is_reported(tmp_path: Path, tagger: Tagger) ->
         with pytest.raises(InputError, match=r"run_0001\.h5: a process .* \(exit status -9"):
             _exhaust(batches)
     assert not _children()
+
+
+def test_a_process_that_is_held_up_changes_no_order(tmp_path: Path, tagger: Tagger) -> None:
+    """The other takes more of the batches meanwhile; they come in the order of the run."""
+    long = miniatures.write_long_run(tmp_path / "run_0001.h5", 2_000)
+    with _tagging(long, tagger) as batches:
+        numbers = next(batches).events.tolist()
+        slow = _children()[0]
+        os.kill(slow, signal.SIGSTOP)
+        threading.Timer(0.5, os.kill, (slow, signal.SIGCONT)).start()
+        for batch in batches:
+            numbers += batch.events.tolist()
+    with open_run(long) as run:
+        assert numbers == [number for number, _ in run.events]
 
 
 def test_a_file_that_is_gone_is_reported(path: Path, tagger: Tagger) -> None:
