@@ -14,8 +14,9 @@ from typing import Any, Self
 from attpc_filter.errors import OutputError
 
 _SUFFIX = ".partial"
-#: Whether an interrupt came within :func:`interrupts_noted`, and how deep that is nested.
-_noted = threading.Event()
+#: Whether an interrupt came within :func:`interrupts_noted`, and how deep that is nested. No lock
+#: is taken for it: a signal may come while the one before it is being noted.
+_noted = False
 _depth = 0
 
 
@@ -96,17 +97,17 @@ def interrupts_noted() -> Iterator[None]:
     job running. Blocks within one another end with the outermost. Signals that are ignored, or
     that end the process at once, do as before.
     """
-    global _depth
+    global _noted, _depth
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
     handlers: dict[signal.Signals, Any] = {}
     if _depth == 0:
-        _noted.clear()
+        _noted = False
         for number in (signal.SIGINT, signal.SIGTERM):
             if callable(handler := signal.getsignal(number)):
                 handlers[number] = handler
-                signal.signal(number, lambda *_: _noted.set())
+                signal.signal(number, _note)
     _depth += 1
     try:
         yield
@@ -117,10 +118,15 @@ def interrupts_noted() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if _depth == 0:
-            _noted.clear()
+            _noted = False
+
+
+def _note(*_: object) -> None:
+    global _noted
+    _noted = True
 
 
 def check_interrupted() -> None:
     """Raise KeyboardInterrupt if an interrupt was noted."""
-    if _noted.is_set():
+    if _noted:
         raise KeyboardInterrupt

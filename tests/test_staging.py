@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,26 @@ def test_json_is_written_whole_even_if_interrupted(
     monkeypatch.undo()
     assert files_below(tmp_path) == {"manifest.json"}
     assert '"exit_status": 130' in (tmp_path / "manifest.json").read_text()
+
+
+def test_a_storm_of_signals_is_noted_once() -> None:
+    """One comes while the one before it is being noted, in a process of its own that would hang."""
+    script = """
+import os, signal, subprocess, sys
+from attpc_filter.staging import check_interrupted, interrupts_noted
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+storm = f"import os\\nfor _ in range(200_000): os.kill({os.getpid()}, {int(signal.SIGTERM)})"
+with interrupts_noted():
+    sender = subprocess.Popen([sys.executable, "-c", storm])
+    while sender.poll() is None:
+        sum(range(100))
+    try:
+        check_interrupted()
+    except KeyboardInterrupt:
+        sys.exit(33)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (33, "")
