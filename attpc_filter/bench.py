@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from attpc_filter.helpers import Helpers
 from attpc_filter.manifest import RunOutcome
 from attpc_filter.memory import cpu_seconds as cpu_seconds_so_far
 from attpc_filter.memory import leave_out_numba_extensions, peak_memory_bytes
-from attpc_filter.pipeline import Job, filter_run
+from attpc_filter.pipeline import filter_run, start_job
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 from attpc_filter.staging import Staging
@@ -349,15 +349,13 @@ def _do_job(
     leave_out_numba_extensions()
     seconds, cpu_seconds = [], []
     with Helpers(config) as helpers:
-        tagger = load_tagger(config, ready=not helpers)
-        helpers.wait()
+        job = start_job(Path(), config, helpers)
         for _ in range(1 + repeats):
             with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
                 began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
                 with open_run(path, config.root_options) as run:
                     run.events = run.events[:n_events]
-                    job = Job(tagger, Path(folder), tagger.scorer.device, helpers)
-                    filter_run(run, path, job, _Silence(), began)
+                    filter_run(run, path, replace(job, out=Path(folder)), _Silence(), began)
                 seconds.append(time.perf_counter() - began)
                 cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
         return seconds[1:], cpu_seconds[1:], peak_memory_bytes()

@@ -163,11 +163,22 @@ def _prepare(paths: Sequence[Path], out: Path, config: Config, helpers: Helpers)
             f"{twice[0]} and {twice[1]} would both be written as {twice[0].stem};"
             " filter them into two folders"
         )
+    job = start_job(out, config, helpers)
+    job.former_output = _prepare_folder(paths, out, config.overwrite)
+    return job
+
+
+def start_job(out: Path, config: Config, helpers: Helpers) -> Job:
+    """Load the model, here or in the processes that help, and wait until all are ready.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot be loaded, or the device is not there.
+    """
     tagger = load_tagger(config, ready=not helpers)
     helpers.wait()
-    former = _prepare_folder(paths, out, config.overwrite)
-    device = helpers.device if helpers else tagger.scorer.device
-    return Job(tagger, out, device, helpers, former)
+    return Job(tagger, out, helpers.device if helpers else tagger.scorer.device, helpers)
 
 
 def _prepare_folder(paths: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:

@@ -225,7 +225,7 @@ def tag_events(
     events = run.events
     batches = [events[i : i + BATCH_EVENTS] for i in range(0, len(events), BATCH_EVENTS)]
     with interrupts_noted():
-        if helpers and len(batches) > 1:
+        if helpers:
             with helpers.tag(run, batches) as tagged:
                 yield tagged
         else:
@@ -280,7 +280,7 @@ def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch
     if tagger.config.picture:
         batch.examples = _choose_examples(batch, run.number)
     if not (tagger.config.keep_hits or run.takes_hits(tagger.config.streams)):
-        batch.hits = None  # a tenth of the time goes into handing them on
+        batch.hits = None  # most of what would have to be handed on from process to process
     return batch
 
 

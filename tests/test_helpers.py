@@ -177,12 +177,15 @@ def test_nothing_is_left_of_an_early_end(path: Path, tagger: Tagger) -> None:
 def test_run_after_run_by_the_same_processes(
     path: Path, events: list[miniatures.SimEvent], tmp_path: Path, tagger: Tagger
 ) -> None:
+    """Runs of one batch too; this process scores nothing: it may have no model on the device."""
     other = miniatures.write_run("merger_2.0", tmp_path / "run_0002.h5", events[:100])
+    short = miniatures.write_run("merger_2.0", tmp_path / "run_0003.h5", events[:5])
+    cannot_score = dataclasses.replace(tagger, scorer=None)
     with Helpers(tagger.config) as helpers:
         processes = _children()
         assert len(processes) == 2
-        for run, n_events in [(path, N_EVENTS), (other, 100), (path, N_EVENTS)]:
-            with _on_run(helpers, run, tagger) as batches:
+        for run, n_events in [(path, N_EVENTS), (other, 100), (short, 5), (path, N_EVENTS)]:
+            with _on_run(helpers, run, cannot_score) as batches:
                 tags = [tag for batch in batches for tag in batch.tags]
             assert tags == [event.tag for event in events[:n_events]]
             assert sorted(_children()) == sorted(processes)

@@ -45,22 +45,21 @@ _SILICON = (b"upstream_front", b"upstream_back", b"downstream_front", b"downstre
 _FRIB_TRACES_SHAPE = (2048, 8)
 
 
-def _read_event(
-    parent: h5g.GroupID, path: bytes, trigger: int | None, allocate: Allocate
-) -> dict[str, Any]:
-    """Fill a record with an event's traces, which an ion-chamber trigger may lack."""
-    if trigger == IC_DOWNSCALE_TRIGGER and not link_exists(parent, path.decode()):
-        return {"passthrough": True}
-    traces = read_traces(parent, path, allocate)
-    return {"traces": traces, "passthrough": trigger == IC_DOWNSCALE_TRIGGER}
-
-
 class MergerRun(TraceRun):
     """What the layouts share."""
 
     def is_passthrough(self, register: int) -> bool:
         """Whether it is an ion-chamber downscale trigger."""
         return register == IC_DOWNSCALE_TRIGGER
+
+    def _read_traces(
+        self, group: h5g.GroupID, path: bytes, register: int | None, allocate: Allocate
+    ) -> dict[str, Any]:
+        """Fill a record with an event's traces, which an ion-chamber trigger may lack."""
+        passthrough = register is not None and self.is_passthrough(register)
+        if passthrough and not link_exists(group, path.decode()):
+            return {"passthrough": True}
+        return {"traces": read_traces(group, path, allocate), "passthrough": passthrough}
 
 
 class LegacyRun(MergerRun):
@@ -116,9 +115,9 @@ class LegacyRun(MergerRun):
         return name, register, register
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        register = b"frib/evt/" + name.removesuffix(b"_data") + b"_977"
-        trigger = first_value(self.file.id, register) if self._has_frib else None
-        return _read_event(group, name, trigger, allocate)
+        traces, _, register = self.paths_to_read(name)
+        value = first_value(group, register) if register else None
+        return self._read_traces(group, traces, value, allocate)
 
     @cached_property
     def _has_frib(self) -> bool:
@@ -188,12 +187,13 @@ class VersionedRun(MergerRun):
         return name + b"/" + self.traces_path, frib, frib + b"/977"
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        frib, trigger = name + b"/frib_physics", None
+        traces, frib, register = self.paths_to_read(name)
+        value = None
         if group.links.exists(frib):
-            trigger = first_value(group, frib + b"/977")
-            if trigger is None:
+            value = first_value(group, register)
+            if value is None:
                 raise UnreadableEvent("FRIB data without the coincidence register (977)")
-        return _read_event(group, name + b"/" + self.traces_path, trigger, allocate)
+        return self._read_traces(group, traces, value, allocate)
 
 
 class Merger1Run(VersionedRun):

@@ -1,7 +1,6 @@
 """The compiled loops of rebuilding: one pass a trace, no temporary arrays, no Python loop.
 
-Not typed: numba compiles each for the arrays that its caller hands over. All release the GIL, so
-that threads can share the events of a batch.
+Not typed: numba compiles each for the arrays that its caller hands over. All release the GIL.
 """
 
 from typing import Any, NamedTuple
