@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from attpc_filter import __version__
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats import Run, open_run
-from attpc_filter.formats.ceilings import bare_reads
-from attpc_filter.formats.run import allocate_new
-from attpc_filter.helpers import Helpers
-from attpc_filter.manifest import RunOutcome
-from attpc_filter.memory import cpu_seconds as cpu_seconds_so_far
-from attpc_filter.memory import leave_out_numba_extensions, peak_memory_bytes
+from attpc_filter.execute.memory import cpu_seconds as cpu_seconds_so_far
+from attpc_filter.execute.memory import leave_out_numba_extensions, peak_memory_bytes
+from attpc_filter.execute.processes import Helpers
+from attpc_filter.formats.hdf5.ceilings import bare_reads
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.run import Run, allocate_new
+from attpc_filter.output.manifest import RunOutcome
+from attpc_filter.output.staging import Staging
 from attpc_filter.pipeline import filter_run, start_job
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
-from attpc_filter.staging import Staging
-from attpc_filter.tagger import (
+from attpc_filter.tagging.stages import (
     BATCH_EVENTS,
     BUFFER_TRACES,
     Tagger,

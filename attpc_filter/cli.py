@@ -19,7 +19,7 @@ from attpc_filter.config import Config, example_yaml, is_table, make_config, opt
 from attpc_filter.errors import AttpcFilterError, UsageError
 
 if TYPE_CHECKING:
-    from attpc_filter.formats import Run
+    from attpc_filter.formats.run import Run
 
 _EXIT_CODES = (
     "exit codes: 0 clean, 1 events unreadable under --strict, 2 bad usage or input, 130 interrupted"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(given)
         if arguments is None and options.act in (_run, _inspect, _bench):  # a process of our own
-            from attpc_filter.memory import leave_out_numba_extensions
+            from attpc_filter.execute.memory import leave_out_numba_extensions
 
             leave_out_numba_extensions()
         return int(options.act(options, shlex.join(["attpc-filter", *given])))
@@ -262,7 +262,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from attpc_filter.manifest import MANIFEST_NAME
+    from attpc_filter.output.manifest import MANIFEST_NAME
     from attpc_filter.pipeline import run_job
     from attpc_filter.progress import Display, summary_table
 
@@ -287,7 +287,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
             if kept:
                 _say_where(out, what, options.out / what)
         if config.picture:
-            from attpc_filter.report import SUMMARY_NAME, draw_summary
+            from attpc_filter.pictures import SUMMARY_NAME, draw_summary
 
             draw_summary(job, outcomes, options.out / SUMMARY_NAME)
             _say_where(out, "picture", options.out / SUMMARY_NAME)
@@ -318,7 +318,7 @@ def _say_where(out: Console, what: str, path: Path | str, more: str = "") -> Non
 
 
 def _inspect(options: argparse.Namespace, _: str) -> int:
-    from attpc_filter.formats import list_contents, open_run
+    from attpc_filter.formats.registry import list_contents, open_run
     from attpc_filter.rebuild.hits import rebuild_hits
     from attpc_filter.rebuild.padplane import load_padplane
     from attpc_filter.score.bundle import load_bundle
@@ -364,7 +364,7 @@ def _inspect(options: argparse.Namespace, _: str) -> int:
             out, "hits", f"{len(hits.x)} ({contract.hits.mode}), charge {hits.charge.sum():.0f} ADC"
         )
         if options.png is not None:
-            from attpc_filter.report import draw_event
+            from attpc_filter.pictures import draw_event
 
             draw_event(record, hits, plane, contract.radius_mm, title, options.png)
             _line(out, "picture", str(options.png))
@@ -419,7 +419,7 @@ def _retag(options: argparse.Namespace, command: str) -> int:
     out.print(table)
     out.print(f"changed    {done.changed} of {sum(done.counts.values())} events", highlight=False)
     if (options.out / "summary.png").exists():
-        from attpc_filter.report import draw_retagged
+        from attpc_filter.pictures import draw_retagged
 
         _say_where(out, "picture", draw_retagged(options.out, done.counts, done.thresholds))
     return 0
@@ -445,7 +445,7 @@ def _compare(options: argparse.Namespace, _: str) -> int:
         write_flips(compared, options.csv)
         _say_where(out, "flips", options.csv)
     if options.png is not None:
-        from attpc_filter.report import draw_compared
+        from attpc_filter.pictures import draw_compared
 
         draw_compared(compared, options.png)
         _say_where(out, "picture", options.png)
@@ -453,7 +453,7 @@ def _compare(options: argparse.Namespace, _: str) -> int:
 
 
 def _tags(options: argparse.Namespace, _: str) -> int:
-    from attpc_filter.formats.root_streams import friend_from_table, table_from_friend
+    from attpc_filter.formats.root.stream import friend_from_table, table_from_friend
 
     is_root = [path.suffix == ".root" for path in (options.source, options.target)]
     if is_root[0] == is_root[1]:
@@ -491,7 +491,7 @@ def _bench(options: argparse.Namespace, command: str) -> int:
         write_csv(steps, options.csv, options.run, config)
         _say_where(out, "numbers", options.csv)
     if options.png is not None:
-        from attpc_filter.report import draw_steps
+        from attpc_filter.pictures import draw_steps
 
         draw_steps(steps, title, options.png)
         _say_where(out, "picture", options.png)

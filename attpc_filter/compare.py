@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.formats.tags import read_tags, scores_of
-from attpc_filter.staging import Staging
+from attpc_filter.output.staging import Staging
+from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
 
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from attpc_filter.config import Config
 from attpc_filter.errors import AttpcFilterError, InputError, OutputError, UsageError
-from attpc_filter.formats import Run, Stream, open_run
-from attpc_filter.formats.hit_store import HitWriter
-from attpc_filter.formats.latents import LatentWriter
-from attpc_filter.formats.tags import TagWriter
-from attpc_filter.helpers import Helpers
-from attpc_filter.manifest import (
+from attpc_filter.execute.processes import Helpers
+from attpc_filter.formats.hdf5.hit_store import HitWriter
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.run import Run, Stream
+from attpc_filter.output.latents import LatentWriter
+from attpc_filter.output.manifest import (
     MANIFEST_NAME,
     RunOutcome,
     balance,
@@ -33,9 +33,10 @@ from attpc_filter.manifest import (
     package_versions,
     write_manifest,
 )
-from attpc_filter.staging import Staging, check_interrupted, interrupts_noted
+from attpc_filter.output.staging import Staging, check_interrupted, interrupts_noted
+from attpc_filter.output.tag_table import TagWriter
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
-from attpc_filter.tagger import (
+from attpc_filter.tagging.stages import (
     EXAMPLES_A_TAG,
     Batch,
     Example,

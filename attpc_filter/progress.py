@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from attpc_filter.manifest import RunOutcome
+from attpc_filter.output.manifest import RunOutcome
 
 if TYPE_CHECKING:
     from attpc_filter.bench import Step

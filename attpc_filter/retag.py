@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, UsageError
-from attpc_filter.formats import hdf5_format
-from attpc_filter.formats.heads import HeadFile, read_head
-from attpc_filter.formats.latents import read_latents
-from attpc_filter.formats.moves import Move, move_events
-from attpc_filter.formats.tags import read_tags, rewrite_tags, scores_of
-from attpc_filter.manifest import MANIFEST_NAME, RunOutcome, balance, read_manifest
-from attpc_filter.staging import Staging, check_interrupted
+from attpc_filter.formats.hdf5.moves import Move, move_events
+from attpc_filter.formats.registry import hdf5_format
+from attpc_filter.output.head_file import HeadFile, read_head
+from attpc_filter.output.latents import read_latents
+from attpc_filter.output.manifest import MANIFEST_NAME, RunOutcome, balance, read_manifest
+from attpc_filter.output.staging import Staging, check_interrupted
+from attpc_filter.output.tag_table import read_tags, rewrite_tags, scores_of
 from attpc_filter.tag import PASSTHROUGH, UNREADABLE, assign_tags
 
 
@@ -43,7 +43,7 @@ class Wishes:
     classes : tuple of str or None
         Only these classes are given, events of the others become uncertain; None: all.
     head : Path or None
-        A new head, to be applied to the stored latents; see :mod:`attpc_filter.formats.heads`.
+        A new head, to be applied to the stored latents; see :mod:`attpc_filter.output.head_file`.
     """
 
     thresholds: dict[str, float]
@@ -362,7 +362,7 @@ def _rewrite_streams(
     paths = {label: out / str(stream["path"]) for label, stream in outcome.streams.items()}
     kind = hdf5_format(outcome.format)
     if kind is None:
-        from attpc_filter.formats.root_moves import move_root_events  # uproot takes long to import
+        from attpc_filter.formats.root.moves import move_root_events  # uproot takes long to import
 
         move_root_events(paths, moves, staging.path)
     else:

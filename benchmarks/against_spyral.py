@@ -32,13 +32,13 @@ import onnx
 from long_run import make_long_run
 
 from attpc_filter.bench import processor
-from attpc_filter.formats import open_run
-from attpc_filter.formats.ceilings import bare_reads
+from attpc_filter.formats.hdf5.ceilings import bare_reads
+from attpc_filter.formats.registry import open_run
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
-from attpc_filter.tagger import BUFFER_TRACES
+from attpc_filter.tagging.stages import BUFFER_TRACES
 
 _N_EVENTS = 12_000
 

@@ -35,11 +35,11 @@ import onnxruntime
 
 from attpc_filter.bench import processor
 from attpc_filter.config import Config
-from attpc_filter.formats import open_run
-from attpc_filter.helpers import Helpers
+from attpc_filter.execute.processes import Helpers
+from attpc_filter.formats.registry import open_run
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Scorer
-from attpc_filter.tagger import load_tagger, tag_events
+from attpc_filter.tagging.stages import load_tagger, tag_events
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from long_run import make_long_run
 from numpy.typing import NDArray
 
-from attpc_filter.formats.tags import TagWriter
-from attpc_filter.manifest import RunOutcome, write_manifest
+from attpc_filter.output.manifest import RunOutcome, write_manifest
+from attpc_filter.output.tag_table import TagWriter
 from attpc_filter.tag import assign_tags
 
 CLASSES = ["proton", "carbon", "noise"]

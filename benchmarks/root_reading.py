@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import uproot
 
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.records import N_TRACE_COLUMNS
 
 _MEMORY = """
 import sys
 from itertools import islice
-from attpc_filter.formats import open_run
-from attpc_filter.memory import peak_memory_bytes
+from attpc_filter.formats.registry import open_run
+from attpc_filter.execute.memory import peak_memory_bytes
 with open_run(sys.argv[1]) as run:
     for record in islice(run.records(), int(len(run.events) * float(sys.argv[2]))):
         assert not record.reason, record.reason

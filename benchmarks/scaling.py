@@ -24,20 +24,20 @@ import h5py
 import matplotlib
 import numpy as np
 from against_spyral import run_filter, spyral_readable
+from attpc_export.bundles.export import export_graph
 from attpc_export.config import load_config
-from attpc_export.head import ScoringModel, undecided_head
-from attpc_export.onnx import export_graph
-from attpc_export.registry import build_model
+from attpc_export.heads.linear import ScoringModel, undecided_head
+from attpc_export.models.registry import build_model
 from long_run import make_long_run
 from numpy.typing import NDArray
 
 from attpc_filter.bench import JOB, READ, bench, processor
 from attpc_filter.config import Config
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import Record
 from attpc_filter.score.bundle import load_bundle
-from attpc_filter.tagger import load_tagger
+from attpc_filter.tagging.stages import load_tagger
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

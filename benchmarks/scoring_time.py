@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.score.scorer import Scorer
-from attpc_filter.tagger import BATCH_EVENTS
+from attpc_filter.tagging.stages import BATCH_EVENTS
 
 _REPEATS = 15
 

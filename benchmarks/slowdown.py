@@ -25,7 +25,7 @@ from scipy.signal import find_peaks
 
 from attpc_filter.bench import JOB, READ, bench
 from attpc_filter.config import Config
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.records import N_HARDWARE_COLUMNS
 
 _N_EVENTS = 1000

@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from attpc_filter import manifest, records, tag
+from attpc_filter import records, tag
 from attpc_filter.config import example_yaml
-from attpc_filter.formats import heads, hit_store, latents, tags
+from attpc_filter.formats.hdf5 import hit_store
+from attpc_filter.output import head_file, latents, manifest, tag_table
 from attpc_filter.rebuild import clean, hits, point_set, projection
 from attpc_filter.score import bundle
 
@@ -39,11 +40,11 @@ def page() -> str:
         "## Commands\n",
         *(f"### attpc-filter {name}\n\n```text\n{_help(name)}\n```\n" for name in COMMANDS),
         f"## Configuration file\n\n```yaml\n{example_yaml().strip()}\n```\n",
-        f"## Tag table\n\n{inspect.getdoc(tags)}\n",
+        f"## Tag table\n\n{inspect.getdoc(tag_table)}\n",
         f"Tags beside the classes: `{tag.UNCERTAIN}`, `{tag.UNREADABLE}`, `{tag.PASSTHROUGH}`.\n",
         f"## Hit store\n\n{inspect.getdoc(hit_store)}\n",
         f"## Latents\n\n{inspect.getdoc(latents)}\n",
-        f"## Head file\n\n{inspect.getdoc(heads)}\n",
+        f"## Head file\n\n{inspect.getdoc(head_file)}\n",
         f"## Model bundle\n\n{inspect.getdoc(bundle)}\n",
         *map(
             _documented,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from attpc_filter.bench import Sample, Step, what_limits
-from attpc_filter.formats import open_run
-from attpc_filter.formats.ceilings import bare_reads
+from attpc_filter.formats.hdf5.ceilings import bare_reads
+from attpc_filter.formats.registry import open_run
 from tests import miniatures
 from tests.conftest import Cli
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attpc_filter.errors import OutputError
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from tests import miniatures, tiny_models
 from tests.conftest import Cli, Ended, files_below, read_manifest, read_tag_table
 

@@ -14,13 +14,13 @@ import h5py
 import numpy as np
 import pytest
 
-from attpc_filter import memory as memory_module
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
-from attpc_filter.formats import open_run
-from attpc_filter.helpers import Helpers
-from attpc_filter.memory import cpu_seconds, peak_memory_bytes
-from attpc_filter.tagger import BATCH_EVENTS, Batch, Tagger, load_tagger, tag_events
+from attpc_filter.execute import memory as memory_module
+from attpc_filter.execute.memory import cpu_seconds, peak_memory_bytes
+from attpc_filter.execute.processes import Helpers
+from attpc_filter.formats.registry import open_run
+from attpc_filter.tagging.stages import BATCH_EVENTS, Batch, Tagger, load_tagger, tag_events
 from tests import miniatures
 from tests.conftest import command, environment, read_manifest, read_tag_table
 
@@ -62,7 +62,7 @@ def _tagging(path: Path, tagger: Tagger) -> Iterator[Iterator[Batch]]:
 
 def _children(parent: int | None = None) -> list[int]:
     found = subprocess.run(
-        ["pgrep", "-f", "-P", str(parent or os.getpid()), "attpc_filter.helpers"],
+        ["pgrep", "-f", "-P", str(parent or os.getpid()), "attpc_filter.execute.processes"],
         capture_output=True,
         text=True,
         check=False,

@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import pytest
 
-from attpc_filter import staging
 from attpc_filter.cli import main
+from attpc_filter.output import staging
 from tests import miniatures, tiny_models
 from tests.conftest import (
     Cli,

@@ -11,7 +11,7 @@ import pytest
 import uproot
 import yaml
 
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from tests.conftest import Cli, files_below, read_manifest, read_tag_table
 from tests.formats.root_truth import DATA, Event, hits_of, traces_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attpc_filter.errors import OutputError
-from attpc_filter.staging import Staging, write_json
+from attpc_filter.output.staging import Staging, write_json
 from tests.conftest import files_below
 
 
@@ -77,7 +77,7 @@ def test_a_signal_waits_for_the_commit(
         os.kill(os.getpid(), number)
         replace(source, target)
 
-    monkeypatch.setattr("attpc_filter.staging.os.replace", replace_and_interrupt)
+    monkeypatch.setattr("attpc_filter.output.staging.os.replace", replace_and_interrupt)
 
     def write() -> None:
         with Staging() as staging:
@@ -137,7 +137,7 @@ def test_a_storm_of_signals_is_noted_once() -> None:
     """One comes while the one before it is being noted, in a process of its own that would hang."""
     script = """
 import os, signal, subprocess, sys
-from attpc_filter.staging import check_interrupted, interrupts_noted
+from attpc_filter.output.staging import check_interrupted, interrupts_noted
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 storm = f"import os\\nfor _ in range(200_000): os.kill({os.getpid()}, {int(signal.SIGTERM)})"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from attpc_filter.config import Config
-from attpc_filter.formats import open_run
-from attpc_filter.tagger import BATCH_EVENTS, load_tagger, tag_events
+from attpc_filter.formats.registry import open_run
+from attpc_filter.tagging.stages import BATCH_EVENTS, load_tagger, tag_events
 from tests import miniatures
 
 #: Lit pixels of an event, and how often each of its traces is there: up to 4,500 traces.

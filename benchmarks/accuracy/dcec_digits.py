@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attpc_export.compare import cluster_accuracy
 from attpc_export.config import FitSettings
-from attpc_export.dcec import Dcec, DcecSettings
-from attpc_export.fit import Trainee, fit
-from attpc_export.layers import ConvolutionSettings
+from attpc_export.judging.compare import cluster_accuracy
+from attpc_export.models.dcec import Dcec, DcecSettings
+from attpc_export.models.layers import ConvolutionSettings
+from attpc_export.training.fit import Trainee, fit
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score

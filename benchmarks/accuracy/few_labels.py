@@ -21,12 +21,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attpc_export.bundles.new_head import (
+    Encoded,
+    Kind,
+    encode_events,
+    fit_on_latents,
+    scores_of_head,
+)
 from attpc_export.cli import main as attpc_export
 from attpc_export.config import load_config
-from attpc_export.data import UNLABELLED, Events, split_events
+from attpc_export.data.labelled import UNLABELLED, Events, split_events
+from attpc_export.labels.suggest import choose_events, choose_sure
 from attpc_export.metrics import judge, tag_scores
-from attpc_export.rehead import Encoded, Kind, encode_events, fit_on_latents, scores_of_head
-from attpc_export.suggest import choose_events, choose_sure
 from numpy.typing import NDArray
 from torch import nn
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attpc_export.clusters import load_clusters
-from attpc_export.data import UNLABELLED
-from attpc_export.naming import (
+from attpc_export.bundles.new_head import encode_events
+from attpc_export.data.labelled import UNLABELLED
+from attpc_export.heads.clusters import load_clusters
+from attpc_export.labels.name_clusters import (
     HEAD_NAME,
     choose_shown,
     score_clusters,
     write_clusters,
 )
-from attpc_export.rehead import encode_events
 from few_labels import GROUP_COLUMN, Case, judge_scores, train_student, write_rows
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from attpc_export.backbone import with_weights
 from attpc_export.config import load_config
-from attpc_export.fit import Trainee
-from attpc_export.registry import build_model
-from attpc_export.train import _gather
+from attpc_export.models.backbone import with_weights
+from attpc_export.models.registry import build_model
+from attpc_export.training.fit import Trainee
+from attpc_export.training.train import _gather
 
 PRESETS = Path(__file__).parents[2] / "export" / "configs"
 RUN = "train/full/run_0101.h5"

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attpc_export.bundles.export import export_bundle
+from attpc_export.bundles.novelty import add_novelty
 from attpc_export.config import load_config
-from attpc_export.data import load_events, take_events
-from attpc_export.novelty import add_novelty
-from attpc_export.onnx import export_bundle
-from attpc_export.train import train
+from attpc_export.data.labelled import load_events, take_events
+from attpc_export.training.train import train
 
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.score.scorer import Scorer

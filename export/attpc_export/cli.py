@@ -320,9 +320,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from attpc_export.backbone import with_weights
     from attpc_export.config import load_config
-    from attpc_export.train import train
+    from attpc_export.models.backbone import with_weights
+    from attpc_export.training.train import train
 
     config = load_config(options.config)
     if options.seed is not None:
@@ -344,14 +344,14 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from attpc_export.onnx import export_bundle
+    from attpc_export.bundles.export import export_bundle
 
     bundle = export_bundle(options.run_folder, options.out)
     print(f"bundle: {bundle} ({bundle.stat().st_size / 1e6:.2f} MB)")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from attpc_export.evaluate import describe, evaluate, write_results
+    from attpc_export.judging.evaluate import describe, evaluate, write_results
 
     results = evaluate(options.bundle, options.data, options.labels, options.device)
     print("\n\n".join(describe(result) for result in results))
@@ -361,7 +361,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from attpc_export.compare import TABLE_NAME, compare
+    from attpc_export.judging.compare import TABLE_NAME, compare
 
     compare(
         options.plan,
@@ -376,14 +376,14 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _novelty(options: argparse.Namespace) -> None:
-    from attpc_export.novelty import add_novelty
+    from attpc_export.bundles.novelty import add_novelty
 
     add_novelty(options.bundle, options.data, options.labels, options.out, options.share)
     print(f"bundle: {options.out}")
 
 
 def _half(options: argparse.Namespace) -> None:
-    from attpc_export.half import write_half
+    from attpc_export.bundles.half import write_half
 
     flips = write_half(options.bundle, options.data, options.out, options.most)
     print(f"tags that differ: {flips.flipped} of {flips.events} events ({flips.share:.2%})")
@@ -391,14 +391,14 @@ def _half(options: argparse.Namespace) -> None:
 
 
 def _traces(options: argparse.Namespace) -> None:
-    from attpc_export.traces import write_traces
+    from attpc_export.bundles.traces import write_traces
 
     write_traces(options.bundle, options.out, options.events, options.traces)
     print(f"bundle: {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
 
 def _fit_head(options: argparse.Namespace) -> None:
-    from attpc_export.rehead import fit_new_head
+    from attpc_export.bundles.new_head import fit_new_head
 
     fit = fit_new_head(
         options.bundle,
@@ -414,14 +414,14 @@ def _fit_head(options: argparse.Namespace) -> None:
 
 
 def _suggest(options: argparse.Namespace) -> None:
-    from attpc_export.suggest import suggest
+    from attpc_export.labels.suggest import suggest
 
     picture = suggest(options.bundle, options.data, options.labels, options.events, options.out)
     print(f"table: {options.out}\npicture: {picture}")
 
 
 def _pseudo_labels(options: argparse.Namespace) -> None:
-    from attpc_export.suggest import write_pseudo_labels
+    from attpc_export.labels.suggest import write_pseudo_labels
 
     found = write_pseudo_labels(
         options.bundle, options.data, options.labels, options.out, options.share
@@ -431,7 +431,7 @@ def _pseudo_labels(options: argparse.Namespace) -> None:
 
 
 def _clusters(options: argparse.Namespace) -> None:
-    from attpc_export.naming import NAMES_NAME, SHEET_NAME, write_clusters
+    from attpc_export.labels.name_clusters import NAMES_NAME, SHEET_NAME, write_clusters
 
     found = write_clusters(
         options.bundle, options.data, options.out, options.clusters, options.seed
@@ -441,14 +441,14 @@ def _clusters(options: argparse.Namespace) -> None:
 
 
 def _name_clusters(options: argparse.Namespace) -> None:
-    from attpc_export.naming import name_and_write
+    from attpc_export.labels.name_clusters import name_and_write
 
     name_and_write(options.bundle, options.folder, options.data, options.out)
     print(f"bundle: {options.out}")
 
 
 def _report(options: argparse.Namespace) -> None:
-    from attpc_export.report import write_report
+    from attpc_export.judging.report import write_report
 
     page = write_report(
         options.bundle,
@@ -462,9 +462,9 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from attpc_export.backbone import with_weights
     from attpc_export.config import load_config
-    from attpc_export.search import TABLE_NAME, search
+    from attpc_export.models.backbone import with_weights
+    from attpc_export.training.search import TABLE_NAME, search
 
     config = load_config(options.config)
     if options.weights:
@@ -483,7 +483,7 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _head(options: argparse.Namespace) -> None:
-    from attpc_export.refit import describe, refit_head
+    from attpc_export.labels.fit_stored_latents import describe, refit_head
 
     refit = refit_head(
         options.folder,

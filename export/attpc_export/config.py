@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from attpc_export.autoencoder import AutoencoderSettings
-from attpc_export.registry import MODELS
-from attpc_export.tracks import Change
+from attpc_export.data.tracks import Change
+from attpc_export.models.autoencoder import AutoencoderSettings
+from attpc_export.models.registry import MODELS
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
@@ -285,7 +285,7 @@ class Config:
     points : PointSetSettings or None
         The point sets that it reads, for a model that does.
     model : dataclass
-        Settings of one of the models in :data:`attpc_export.registry.MODELS`.
+        Settings of one of the models in :data:`attpc_export.models.registry.MODELS`.
     split, augment, fit, head
         See each one's class.
     """

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score
 
-from attpc_export.data import Events
+from attpc_export.data.labelled import Events
 from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.score.bundle import EventClass
 from attpc_filter.tag import assign_tags

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attpc_export.augment import augment, make_pools
 from attpc_export.config import AugmentSettings
-from attpc_export.data import Events, offsets_of
+from attpc_export.data.augment import augment, make_pools
+from attpc_export.data.labelled import Events, offsets_of
 from numpy.typing import NDArray
 
 from attpc_filter.rebuild.projection import ProjectionSettings

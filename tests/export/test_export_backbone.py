@@ -9,17 +9,17 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from attpc_export.ar0 import Ar0Settings
-from attpc_export.ar1 import Ar1Settings
-from attpc_export.backbone import (
+from attpc_export.cli import main
+from attpc_export.models.ar0 import Ar0Settings
+from attpc_export.models.ar1 import Ar1Settings
+from attpc_export.models.backbone import (
     VGG16_LAYERS,
     Backbone,
     BackboneSettings,
     kept_features,
     with_weights,
 )
-from attpc_export.cli import main
-from attpc_export.onnx_graph import OnnxGraph
+from attpc_export.models.onnx_graph import OnnxGraph
 from numpy.typing import NDArray
 from scipy.signal import correlate2d
 from torch import nn

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 from attpc_export.cli import main
-from attpc_export.compare import cluster_accuracy
-from attpc_export.data import load_events
+from attpc_export.data.labelled import load_events
+from attpc_export.judging.compare import cluster_accuracy
 from sklearn.metrics import f1_score
 
 from attpc_filter.score.bundle import load_bundle
@@ -194,8 +194,8 @@ def test_a_wrong_plan_is_one_clear_line(plan: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_plans_that_come_along_can_be_read() -> None:
-    from attpc_export.compare import load_plan
     from attpc_export.config import load_config
+    from attpc_export.judging.compare import load_plan
 
     folder = Path(__file__).parents[2] / "benchmarks" / "accuracy"
     for path, rows in ((folder / "plan.yaml", 18), (folder / "mixae.yaml", 2)):
@@ -214,9 +214,9 @@ def test_the_plans_that_come_along_can_be_read() -> None:
     "preset", sorted((Path(__file__).parents[2] / "export" / "configs" / "thesis").glob("*.yaml"))
 )
 def test_a_preset_fits_its_images(preset: Path, tmp_path: Path) -> None:
-    from attpc_export.backbone import with_weights
     from attpc_export.config import load_config
-    from attpc_export.registry import build_model
+    from attpc_export.models.backbone import with_weights
+    from attpc_export.models.registry import build_model
 
     config = load_config(preset)
     if with_weights(config.model, Path("any.npz")) is not config.model:

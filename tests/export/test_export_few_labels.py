@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 from attpc_export.cli import main
-from attpc_export.kernel import KernelScores, fit_kernel
-from attpc_export.naming import NAMES_NAME, choose_shown, score_clusters
-from attpc_export.spectral import find_clusters
-from attpc_export.suggest import choose_events, choose_sure
+from attpc_export.heads.kernel import KernelScores, fit_kernel
+from attpc_export.heads.spectral import find_clusters
+from attpc_export.labels.name_clusters import NAMES_NAME, choose_shown, score_clusters
+from attpc_export.labels.suggest import choose_events, choose_sure
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import make_moons
@@ -24,7 +24,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 
 from attpc_filter.cli import main as filter_main
-from attpc_filter.formats.tags import read_tags
+from attpc_filter.output.tag_table import read_tags
 from tests.export.generated import LABELS, write_run
 
 N_EVENTS = 240

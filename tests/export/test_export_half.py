@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from attpc_export.bundles.half import halve
 from attpc_export.cli import main
-from attpc_export.half import halve
 from onnx import TensorProto, helper, numpy_helper
 
 from attpc_filter.score.bundle import load_bundle

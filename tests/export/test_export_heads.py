@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attpc_export.bundles.export import export_graph, load_run
 from attpc_export.cli import main
-from attpc_export.clusters import (
+from attpc_export.data.labelled import load_events
+from attpc_export.heads.clusters import (
     ClusterHead,
     ClusterScores,
     fit_clusters,
@@ -16,12 +18,10 @@ from attpc_export.clusters import (
     share_by_labels,
     share_by_names,
 )
-from attpc_export.data import load_events
-from attpc_export.head import Head, ScoringModel, fit_head, load_head, save_head
+from attpc_export.heads.linear import Head, ScoringModel, fit_head, load_head, save_head
 from attpc_export.metrics import tag_scores
-from attpc_export.model import LatentModel
-from attpc_export.onnx import export_graph, load_run
-from attpc_export.registry import build_model
+from attpc_export.models.base import LatentModel
+from attpc_export.models.registry import build_model
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -29,7 +29,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from attpc_filter.cli import main as filter_main
-from attpc_filter.formats.tags import read_tags, scores_of
+from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.rebuild.clean import clean_hits
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration
 from attpc_filter.rebuild.projection import ProjectionSettings, project

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from attpc_export.ar0 import Ar0, Ar0Settings
-from attpc_export.latent import (
+from attpc_export.models.ar0 import Ar0, Ar0Settings
+from attpc_export.models.latent import (
     LatentLayer,
     LatentSettings,
     draw_mixture,
@@ -12,7 +12,7 @@ from attpc_export.latent import (
     mixture_means,
     squared_mmd,
 )
-from attpc_export.layers import ConvolutionSettings, pixel_cross_entropy
+from attpc_export.models.layers import ConvolutionSettings, pixel_cross_entropy
 from scipy.integrate import quad
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import norm

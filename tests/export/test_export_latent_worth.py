@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from attpc_export.ar0 import Ar0, Ar0Settings
-from attpc_export.latent import LatentSettings
-from attpc_export.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
-from attpc_export.layers import ConvolutionSettings
+from attpc_export.judging.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
+from attpc_export.models.ar0 import Ar0, Ar0Settings
+from attpc_export.models.latent import LatentSettings
+from attpc_export.models.layers import ConvolutionSettings
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss

@@ -7,23 +7,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attpc_export.ar0 import Ar0Settings
-from attpc_export.ar1 import Ar1Settings
-from attpc_export.autoencoder import AutoencoderSettings
-from attpc_export.backbone import BackboneSettings
-from attpc_export.dcec import Dcec, DcecSettings, sharpened
-from attpc_export.draw import AttentionReader, AttentionWriter, Draw, DrawSettings, filter_bank
-from attpc_export.duelling import (
+from attpc_export.models.ar0 import Ar0Settings
+from attpc_export.models.ar1 import Ar1Settings
+from attpc_export.models.autoencoder import AutoencoderSettings
+from attpc_export.models.backbone import BackboneSettings
+from attpc_export.models.dcec import Dcec, DcecSettings, sharpened
+from attpc_export.models.draw import (
+    AttentionReader,
+    AttentionWriter,
+    Draw,
+    DrawSettings,
+    filter_bank,
+)
+from attpc_export.models.duelling import (
     Duelling,
     DuellingSettings,
     HoughTransform,
     charge_histogram,
     net_charge,
 )
-from attpc_export.latent import LatentSettings
-from attpc_export.layers import ConvolutionSettings
-from attpc_export.mixae import Mixae, MixaeSettings, entropy
-from attpc_export.registry import MODELS, build_model
+from attpc_export.models.latent import LatentSettings
+from attpc_export.models.layers import ConvolutionSettings
+from attpc_export.models.mixae import Mixae, MixaeSettings, entropy
+from attpc_export.models.registry import MODELS, build_model
 from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attpc_export.bundles.novelty import fit_novelty, in_units_of
 from attpc_export.cli import main
 from attpc_export.metrics import calibration_error, purity_at
-from attpc_export.novelty import fit_novelty, in_units_of
 from scipy.spatial.distance import mahalanobis
 
 from attpc_filter.score.bundle import load_bundle
@@ -70,7 +70,7 @@ def test_scores_and_latents_are_as_before(bundle: Path, novel_bundle: Path) -> N
 def test_few_events_like_those_of_the_training_are_novel_and_strange_ones_are(
     novel_bundle: Path, training: Training
 ) -> None:
-    from attpc_export.data import load_events
+    from attpc_export.data.labelled import load_events
 
     bundle = load_bundle(str(novel_bundle))
     contract = bundle.contract

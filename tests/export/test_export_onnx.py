@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attpc_export.bundles.export import largest_difference, load_run
 from attpc_export.cli import main
-from attpc_export.onnx import largest_difference, load_run
 
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.score.scorer import Scorer

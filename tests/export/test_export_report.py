@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attpc_export.cli import main
-from attpc_export.report import purity_curve, threshold_for
+from attpc_export.judging.report import purity_curve, threshold_for
 from sklearn.metrics import precision_recall_curve
 
 from tests.export.conftest import Training

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from attpc_export.cli import main
 from attpc_export.config import load_config
-from attpc_export.registry import build_model
-from attpc_export.search import _space_of, search
+from attpc_export.models.registry import build_model
+from attpc_export.training.search import _space_of, search
 
 from tests.export.conftest import Training, write_config
 

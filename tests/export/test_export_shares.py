@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attpc_export.cli import main
-from attpc_export.head import fit_head, weigh_classes
+from attpc_export.heads.linear import fit_head, weigh_classes
 from attpc_export.metrics import calibration_error
 from numpy.typing import NDArray
 from scipy.special import softmax

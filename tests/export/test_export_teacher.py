@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from attpc_export.cli import main
 from attpc_export.config import FitSettings, load_config
-from attpc_export.data import load_events
-from attpc_export.evaluate import evaluate
-from attpc_export.fit import Trainee, targets_of
-from attpc_export.registry import build_model
-from attpc_export.teacher import load_teacher
+from attpc_export.data.labelled import load_events
+from attpc_export.judging.evaluate import evaluate
+from attpc_export.models.registry import build_model
+from attpc_export.training.fit import Trainee, targets_of
+from attpc_export.training.teacher import load_teacher
 
 from attpc_filter.score.bundle import load_bundle
 from tests.export.conftest import Training, train_arguments, write_config

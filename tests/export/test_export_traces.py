@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from attpc_export.bundles.trace_graph import TraceGraph
+from attpc_export.bundles.traces import make_up_records
 from attpc_export.cli import main
-from attpc_export.trace_graph import TraceGraph
-from attpc_export.traces import make_up_records
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.rebuild.projection import ProjectionSettings, project

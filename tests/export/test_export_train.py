@@ -10,7 +10,7 @@ import pytest
 import torch
 from attpc_export.cli import main
 from attpc_export.config import dump_config, load_config
-from attpc_export.data import load_events
+from attpc_export.data.labelled import load_events
 
 from tests.export.conftest import Training, train_arguments, write_config
 from tests.export.generated import write_run
@@ -56,7 +56,7 @@ def test_events_of_one_physics_event_are_not_split(training: Training) -> None:
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(
     training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attpc_export import fit
+    from attpc_export.training import fit
 
     stopped = tmp_path / "run"
     save = fit._Loop.save

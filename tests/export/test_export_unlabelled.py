@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from attpc_export.augment import augment, change, make_pools
 from attpc_export.cli import main
 from attpc_export.config import AugmentSettings, Config
-from attpc_export.data import Events, load_events
-from attpc_export.fit import BEST_NAME
-from attpc_export.tracks import Change, find_tracks
+from attpc_export.data.augment import augment, change, make_pools
+from attpc_export.data.labelled import Events, load_events
+from attpc_export.data.tracks import Change, find_tracks
+from attpc_export.training.fit import BEST_NAME
 from numpy.typing import NDArray
 
 from attpc_filter.cli import main as filter_main
-from attpc_filter.formats.tags import read_tags
+from attpc_filter.output.tag_table import read_tags
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.records import Hits
 from tests.export.generated import write_run

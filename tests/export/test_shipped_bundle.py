@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from attpc_export.config import load_config
-from attpc_export.evaluate import evaluate
+from attpc_export.judging.evaluate import evaluate
 
 from attpc_filter.score.bundle import Bundle, load_bundle
 from tests.conftest import shared

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.records import N_TRACE_COLUMNS, Record
 
 #: Room for two events or three.

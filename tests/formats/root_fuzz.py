@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats import open_run
-from attpc_filter.memory import peak_memory_bytes
+from attpc_filter.execute.memory import peak_memory_bytes
+from attpc_filter.formats.registry import open_run
 from attpc_filter.root_options import RootOptions
 from tests.formats.root_truth import SHARED, Truth, miniature_truth, shared_truth
 

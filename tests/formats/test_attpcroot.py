@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats import open_run
-from attpc_filter.formats.attpcroot import TraceRun
-from attpc_filter.formats.root_file import RootFile
-from attpc_filter.formats.root_layout import KNOWN_CLASSES, Classes, described_classes
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.root.attpcroot import TraceRun
+from attpc_filter.formats.root.file import RootFile
+from attpc_filter.formats.root.layout import KNOWN_CLASSES, Classes, described_classes
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table

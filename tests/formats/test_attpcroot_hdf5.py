@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from attpc_filter.records import Record
 
 

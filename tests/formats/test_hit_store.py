@@ -16,7 +16,7 @@ import pytest
 
 from attpc_filter.cli import main
 from attpc_filter.errors import InputError
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from tests import miniatures, tiny_models
 from tests.conftest import files_below, read_manifest, read_tag_table, shared
 

@@ -9,7 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from attpc_filter.formats import Run, StreamMode, hdf5_kernels, open_run
+from attpc_filter.formats.hdf5 import kernels as hdf5_kernels
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.run import Run, StreamMode
 from attpc_filter.records import Record
 from tests import miniatures
 from tests.conftest import shared

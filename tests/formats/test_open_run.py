@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats import open_run
+from attpc_filter.formats.registry import open_run
 from tests import miniatures
 from tests.conftest import shared
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attpc_filter.formats import hdf5_kernels, open_run
+from attpc_filter.formats.hdf5 import kernels as hdf5_kernels
+from attpc_filter.formats.registry import open_run
 from attpc_filter.records import Record
 from tests import miniatures
 from tests.formats.test_streams import write_stream

@@ -8,8 +8,8 @@ import pytest
 import uproot
 
 from attpc_filter.errors import InputError, UsageError
-from attpc_filter.formats import open_run
-from attpc_filter.formats.root_file import RootFile
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.root.file import RootFile
 from attpc_filter.root_options import RootOptions
 from tests.formats.root_truth import DATA, hits_of, miniature_truth, rule, traces_of
 

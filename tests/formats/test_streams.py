@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from attpc_filter.formats import StreamMode, open_run
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.run import StreamMode
 from tests import compare, miniatures
 from tests.conftest import shared
 

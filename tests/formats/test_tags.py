@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats.tags import TagWriter, read_tags
+from attpc_filter.output.tag_table import TagWriter, read_tags
 
 METADATA: dict[str, Any] = {
     "contract_version": "1",

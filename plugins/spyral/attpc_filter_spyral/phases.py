@@ -21,9 +21,10 @@ import h5py
 import numpy as np
 from attpc_filter.config import Config
 from attpc_filter.errors import AttpcFilterError, EmptyRunError, InputError, UsageError
-from attpc_filter.formats import StreamMode, open_run
-from attpc_filter.formats.tags import TagWriter
-from attpc_filter.staging import Staging
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.run import StreamMode
+from attpc_filter.output.staging import Staging
+from attpc_filter.output.tag_table import TagWriter
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
 from numpy.random import Generator
 from spyral import (
@@ -40,7 +41,7 @@ from spyral.core.spy_log import spyral_error, spyral_except, spyral_info, spyral
 from spyral.core.status_message import StatusMessage
 
 if TYPE_CHECKING:
-    from attpc_filter.tagger import Batch, Tagger
+    from attpc_filter.tagging.stages import Batch, Tagger
 
 #: Spyral's log files take what is logged below its own name.
 _LOG = "spyral.attpc_filter"
@@ -157,7 +158,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
 
     def _tagger(self, workspace_path: Path) -> "Tagger":
         """Load the model, once a process."""
-        from attpc_filter.tagger import load_tagger
+        from attpc_filter.tagging.stages import load_tagger
 
         config = replace(self.config, model=str(self._model(workspace_path)), picture=False)
         key = (os.getpid(), repr(config))
@@ -178,8 +179,8 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
         workspace_path: Path,
         msg_queue: "SimpleQueue[StatusMessage]",
     ) -> None:
-        from attpc_filter.helpers import Helpers
-        from attpc_filter.tagger import tag_events
+        from attpc_filter.execute.processes import Helpers
+        from attpc_filter.tagging.stages import tag_events
 
         tagger = self._tagger(workspace_path)
         label = "all" if self.keep is None else "+".join(self.keep)

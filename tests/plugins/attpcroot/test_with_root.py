@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attpc_filter.formats import StreamMode, open_run
-from attpc_filter.formats.root_streams import write_friend
+from attpc_filter.formats.registry import open_run
+from attpc_filter.formats.root.stream import write_friend
+from attpc_filter.formats.run import StreamMode
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table, shared

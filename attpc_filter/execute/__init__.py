@@ -1,0 +1,1 @@
+"""Who does the tagging: this process, or several."""

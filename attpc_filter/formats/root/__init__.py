@@ -1,0 +1,1 @@
+"""Runs in ROOT files: ATTPCROOT's trees and plain ones."""

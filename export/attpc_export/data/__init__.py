@@ -1,0 +1,1 @@
+"""Labelled runs, and how they are varied for training."""

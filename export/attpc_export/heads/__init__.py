@@ -1,0 +1,1 @@
+"""What turns a latent into scores, or finds clusters in it."""

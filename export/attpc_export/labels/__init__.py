@@ -1,0 +1,1 @@
+"""Labels: which events to ask for, and what to do with the answers."""
