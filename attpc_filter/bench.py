@@ -232,7 +232,7 @@ def write_csv(steps: Sequence[Step], path: Path, run: Path, config: Config) -> N
 
 
 class _Silence:
-    """Says nothing; an :class:`attpc_filter.pipeline.Observer` that measurements need."""
+    """Says nothing; an :class:`attpc_filter.observe.Observer` that measurements need."""
 
     def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
         """A run was opened."""

@@ -27,7 +27,7 @@ _MOST_EVENTS = 20
 
 
 class Display:
-    """Shows the progress of a job; an :class:`attpc_filter.pipeline.Observer`.
+    """Shows the progress of a job; an :class:`attpc_filter.observe.Observer`.
 
     Parameters
     ----------

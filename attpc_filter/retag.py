@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.hdf5.moves import Move, move_events
 from attpc_filter.formats.registry import hdf5_format
+from attpc_filter.interrupts import check_interrupted
 from attpc_filter.output.head_file import HeadFile, read_head
 from attpc_filter.output.latents import read_latents
 from attpc_filter.output.manifest import MANIFEST_NAME, RunOutcome, balance, read_manifest
-from attpc_filter.output.staging import Staging, check_interrupted
+from attpc_filter.output.staging import Staging
 from attpc_filter.output.tag_table import read_tags, rewrite_tags, scores_of
 from attpc_filter.tag import PASSTHROUGH, UNREADABLE, assign_tags
 

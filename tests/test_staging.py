@@ -137,7 +137,7 @@ def test_a_storm_of_signals_is_noted_once() -> None:
     """One comes while the one before it is being noted, in a process of its own that would hang."""
     script = """
 import os, signal, subprocess, sys
-from attpc_filter.output.staging import check_interrupted, interrupts_noted
+from attpc_filter.interrupts import check_interrupted, interrupts_noted
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 storm = f"import os\\nfor _ in range(200_000): os.kill({os.getpid()}, {int(signal.SIGTERM)})"

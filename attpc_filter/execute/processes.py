@@ -22,7 +22,7 @@ from attpc_filter.errors import AttpcFilterError, InputError
 from attpc_filter.execute.memory import helper_ends, helper_started, leave_out_numba_extensions
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Events, Run
-from attpc_filter.output.staging import check_interrupted
+from attpc_filter.interrupts import check_interrupted
 from attpc_filter.tagging.stages import Batch, load_tagger, make_buffer, tag_batch
 
 _TICK_S = 0.1

@@ -1,23 +1,16 @@
 """Output is complete or absent: files are written beside their final names and renamed together."""
 
-import contextlib
 import json
 import os
-import signal
-import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from attpc_filter.errors import OutputError
+from attpc_filter.interrupts import interrupts_noted
 
 _SUFFIX = ".partial"
-#: Whether an interrupt came within :func:`interrupts_noted`, and how deep that is nested. No lock
-#: is taken for it: a signal may come while the one before it is being noted.
-_noted = False
-_depth = 0
 
 
 class Staging:
@@ -86,47 +79,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def interrupts_noted() -> Iterator[None]:
-    """Only take note of Ctrl-C and SIGTERM; they act in :func:`check_interrupted`, or at the end.
-
-    An exception out of a signal's handler can come between any two steps of Python, is lost where
-    it comes while an object is taken down (which h5py does all the time), and would then leave the
-    job running. Blocks within one another end with the outermost. Signals that are ignored, or
-    that end the process at once, do as before.
-    """
-    global _noted, _depth
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
-        yield
-        return
-    handlers: dict[signal.Signals, Any] = {}
-    if _depth == 0:
-        _noted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(handler := signal.getsignal(number)):
-                handlers[number] = handler
-                signal.signal(number, _note)
-    _depth += 1
-    try:
-        yield
-        if _depth == 1:
-            check_interrupted()
-    finally:
-        _depth -= 1
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if _depth == 0:
-            _noted = False
-
-
-def _note(*_: object) -> None:
-    global _noted
-    _noted = True
-
-
-def check_interrupted() -> None:
-    """Raise KeyboardInterrupt if an interrupt was noted."""
-    if _noted:
-        raise KeyboardInterrupt

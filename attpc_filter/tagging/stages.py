@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.run import Events, Run
-from attpc_filter.output.staging import check_interrupted, interrupts_noted
+from attpc_filter.interrupts import check_interrupted, interrupts_noted
 from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
