@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from attpc_filter import records, tag
+from attpc_filter.cli import COMMANDS
 from attpc_filter.config import example_yaml
 from attpc_filter.formats.hdf5 import hit_store
 from attpc_filter.output import head_file, latents, manifest, tag_table
@@ -19,14 +20,13 @@ from attpc_filter.rebuild import clean, hits, point_set, projection
 from attpc_filter.score import bundle
 
 PAGE = Path(__file__).with_name("reference.md")
-COMMANDS = ("run", "inspect", "retag", "compare", "tags", "bench", "models", "config")
 
 
 def _help(*words: str) -> str:
     command = [sys.executable, "-m", "attpc_filter.cli", *words, "--help"]
     wide = os.environ | {"COLUMNS": "100"}
     text = subprocess.run(command, capture_output=True, text=True, check=True, env=wide).stdout
-    return text.replace("cli.py", "attpc-filter").strip()
+    return text.strip()
 
 
 def _documented(thing: type) -> str:

@@ -1,0 +1,64 @@
+"""``attpc-filter run``: read, rebuild, score and tag run files; write tags and streams."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from attpc_filter.commands import console
+from attpc_filter.commands.options import add_options, given
+from attpc_filter.config import make_config
+
+USES_KERNELS = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = "Read run files, tag every event, and write tag tables and streams."
+    parser.epilog = (
+        "exit codes: 0 clean, 1 events unreadable under --strict, 2 bad usage or input,"
+        " 130 interrupted"
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_FILE", help="run files")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options")
+    add_options(parser)
+
+
+def act(options: argparse.Namespace, command: str) -> int:
+    """Tag the runs; say where the results are."""
+    from attpc_filter.output.manifest import MANIFEST_NAME
+    from attpc_filter.pipeline import run_job
+    from attpc_filter.progress import Display, summary_table
+
+    console.interrupt_in_order()
+    config = make_config(options.config, given(options))
+    log = Console(stderr=True)
+    display = Display(log)
+    try:
+        status, job, outcomes = run_job(options.runs, options.out, config, display, command)
+    finally:
+        display.stop()
+    out = console.output()
+    if any(not outcome.error for outcome in outcomes):
+        out.print(summary_table(outcomes))
+        model = f"{job.tagger.contract.name} on {job.device}"
+        out.print(f"model      {model}", highlight=False)
+        console.say_where(out, "tags", options.out / "tags")
+        if streams := next((o.streams for o in outcomes if o.streams), None):
+            more = f"  ({', '.join(streams)}; {config.streams})"
+            console.say_where(out, "streams", options.out, more)
+        for what, kept in (("hits", config.keep_hits), ("latents", config.keep_latents)):
+            if kept:
+                console.say_where(out, what, options.out / what)
+        if config.picture:
+            from attpc_filter.pictures import SUMMARY_NAME, draw_summary
+
+            draw_summary(job, outcomes, options.out / SUMMARY_NAME)
+            console.say_where(out, "picture", options.out / SUMMARY_NAME)
+    console.say_where(out, "manifest", options.out / MANIFEST_NAME)
+    if failed := sum(bool(outcome.error) for outcome in outcomes):
+        console.say_where(
+            out, "failed", f"{failed} of {len(outcomes)} runs; the reasons stand above"
+        )
+    return status
