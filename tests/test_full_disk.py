@@ -10,6 +10,7 @@ import pytest
 
 from attpc_filter.errors import OutputError
 from attpc_filter.formats.registry import open_run
+from attpc_filter.records import Record
 from tests import miniatures, tiny_models
 from tests.conftest import Cli, Ended, files_below, read_manifest, read_tag_table
 
@@ -87,8 +88,8 @@ def test_a_copy_stream_never_falls_back_to_links(
         stream = run.create_stream(small_disk("4m") / "run_0002.h5", "copy", "proton")
 
         def add_all() -> None:
-            for _, name in run.events:
-                stream.add(name)
+            for event, name in run.events:
+                stream.add(Record(event, name))
 
         with pytest.raises(OutputError, match="No space left on device"):
             add_all()

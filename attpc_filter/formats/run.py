@@ -35,20 +35,17 @@ class Stream(ABC):
     """An output file in the layout of its run, to which events are added one by one."""
 
     @abstractmethod
-    def add(self, name: str, is_complete: bool = False) -> None:
-        """Add an event, untouched.
+    def add(self, record: Record, hits: Hits | None = None) -> None:
+        """Add an event of the run, untouched.
 
         Parameters
         ----------
-        name : str
-            The event's object in the run.
-        is_complete : bool
-            It was seen while it was read (:attr:`Record.is_complete`): nothing is looked for again.
+        record : Record
+            The event; its traces and points may be gone, they are not looked at.
+        hits : Hits, optional
+            The hits that were rebuilt of its traces, for a stream that takes them
+            (:meth:`Run.takes_hits`).
         """
-
-    def add_rebuilt(self, name: str, hits: Hits, index: int) -> None:
-        """Add the event ``name``, and its hits (at ``index``) if the stream takes hits."""
-        self.add(name)
 
     @abstractmethod
     def close(self) -> None:
@@ -103,7 +100,7 @@ class Run(ABC):
         """Read one event; if it cannot be read, the record says why."""
 
     def takes_hits(self, mode: Literal["link", "copy", "none"]) -> bool:
-        """Whether its streams take the hits that are rebuilt (see :meth:`Stream.add_rebuilt`)."""
+        """Whether its streams take the hits that are rebuilt (see :meth:`Stream.add`)."""
         return False
 
     @abstractmethod

@@ -46,6 +46,7 @@ class RunWriter:
         if config.keep_hits and run.hits_made is not None:
             raise InputError(f"{run.path}: a hit store already; leave out keep_hits")
         self._run = run
+        self._takes_hits = run.takes_hits(config.streams)
         self._out = out
         self._classes = tagger.classes
         self._streams: dict[str, Stream] = {}
@@ -100,12 +101,10 @@ class RunWriter:
             assert batch.latents is not None
             self._latents.add(number, events, batch.latents, batch.scored)
         for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
+            hits = batch.hits.event(index) if batch.hits is not None and self._takes_hits else None
             for label in self._classes if tag == PASSTHROUGH else [tag]:
                 if label in self._streams:
-                    if batch.hits is None:
-                        self._streams[label].add(record.name, record.is_complete)
-                    else:
-                        self._streams[label].add_rebuilt(record.name, batch.hits, index)
+                    self._streams[label].add(record, hits)
                     self._events[label] += 1
 
     def close(self) -> None:

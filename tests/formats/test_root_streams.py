@@ -24,7 +24,7 @@ from attpc_filter.formats.root.stream import (
 )
 from attpc_filter.formats.run import StreamMode
 from attpc_filter.output.tag_table import TagWriter
-from attpc_filter.records import Hits
+from attpc_filter.records import Hits, Record
 from attpc_filter.root_options import RootOptions
 from tests.formats.root_truth import DATA, hits_of, miniature_truth
 
@@ -38,7 +38,7 @@ def write_stream(name: str, path: Path, mode: StreamMode, entries: list[int]) ->
     with open_run(source, options) as run:
         stream = run.create_stream(path, mode, "proton")
         for entry in entries:
-            stream.add(run.events[entry][1])
+            stream.add(Record(*run.events[entry]))
         stream.close()
         return [run.events[entry][0] for entry in entries]
 
@@ -66,7 +66,7 @@ def test_a_stream_of_a_stream(mode: StreamMode, tmp_path: Path) -> None:
     write_stream("now_zlib", tmp_path / "first.root", mode, CHOSEN)
     with open_run(tmp_path / "first.root") as run:
         stream = run.create_stream(tmp_path / "second.root", mode, "proton")
-        stream.add(run.events[2][1])
+        stream.add(Record(*run.events[2]))
         stream.close()
     with open_run(tmp_path / "second.root") as run:
         assert [number for number, _ in run.events] == [4]
@@ -88,7 +88,7 @@ def test_rebuilt_hits_lie_beside_the_traces(tmp_path: Path) -> None:
             hits = Hits(
                 np.array([0, count]), column.astype(np.int32), *(column * k for k in range(6))
             )
-            stream.add_rebuilt(str(count), hits, 0)
+            stream.add(Record(count, str(count)), hits)
         stream.close()
     with uproot.open(path) as file:
         assert file["events/hits_pad"].array().to_list() == [[], [2, 3], [3, 4, 5]]
@@ -109,7 +109,7 @@ def test_events_move_from_stream_to_stream(mode: StreamMode, tmp_path: Path) -> 
             paths[label] = tmp_path / f"{label}.root"
             stream = run.create_stream(paths[label], mode, label)
             for entry in entries:
-                stream.add(str(entry))
+                stream.add(Record(entry, str(entry)))
             stream.close()
     moves = [Move(5, "proton", "noise"), Move(7, "carbon", "proton"), Move(0, "proton", "noise")]
     move_root_events(paths, moves, lambda path: path.with_suffix(".new"))

@@ -10,6 +10,7 @@ import pytest
 
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import StreamMode
+from attpc_filter.records import Record
 from tests import compare, miniatures
 from tests.conftest import shared
 
@@ -34,7 +35,7 @@ def write_stream(
         names = dict(run.events)
         stream = run.create_stream(target, mode, "proton")
         for number in numbers:
-            stream.add(names[number])
+            stream.add(Record(number, names[number]))
         stream.close()
     return target
 

@@ -27,7 +27,7 @@ from attpc_filter.formats.run import (
     UnreadableEvent,
     allocate_new,
 )
-from attpc_filter.records import N_TRACE_COLUMNS, Record
+from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 
 #: What HDF5 and h5py raise on files that are damaged or not what they seem.
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
@@ -544,12 +544,13 @@ class Hdf5Stream(Stream):
             self.abort()
             raise OutputError(f"{path}: cannot be written: {_one_line(error)}") from error
 
-    def add(self, name: str, is_complete: bool = False) -> None:
-        """Add the event whose object in the run is called ``name`` (see :meth:`Stream.add`)."""
+    def add(self, record: Record, hits: Hits | None = None) -> None:
+        """Add an event of the run (see :meth:`Stream.add`); the layout has no place for hits."""
+        name = record.name
         members: Members = {}
         additions: dict[bytes, Addition] = {}
         with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
-            if not (is_complete or self._run.is_complete(name.encode())):
+            if not (record.is_complete or self._run.is_complete(name.encode())):
                 members = list_members(self._run.event_group, name.encode(), self._run.inner_groups)
                 additions = self._run.additions(members)
         parts = self._run.event_parts(name)

@@ -1,7 +1,6 @@
 """What the runs in ROOT files share."""
 
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -47,11 +46,6 @@ class RootRun(Run):
         again = self._reopen(self.path, self.options)
         again._file.read_ahead = False
         return again
-
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """Event number by name."""
-        return {name: event for event, name in self.events}
 
     def takes_hits(self, mode: Literal["link", "copy", "none"]) -> bool:
         """Whether its streams take the hits that are rebuilt: copies do."""

@@ -188,33 +188,28 @@ class RootStream(Stream):
             self._close_source()
             raise
         self._names: list[str] = []
+        self._events: list[int] = []
         self._records: list[Record] = []
         self._points: list[NDArray[np.float64]] = []
         self._n_bytes = 0
         self._n_added = 0
 
-    def add(self, name: str, is_complete: bool = False) -> None:
-        """Add the entry ``name``; of traces no hits."""
-        self._add(name, None)
-
-    def add_rebuilt(self, name: str, hits: Hits, index: int) -> None:
-        """Add the entry ``name`` and, where the run has traces, the hits rebuilt of them.
+    def add(self, record: Record, hits: Hits | None = None) -> None:
+        """Add an entry and, where the run has traces, the hits rebuilt of them.
 
         Hits come with every event of a stream, or with none.
         """
-        self._add(name, hits.event(index))
-
-    def _add(self, name: str, hits: Hits | None) -> None:
         if self._n_added == 0 and hits is None and self._run.holds == "traces":
             self._with_hits = False
-        self._names.append(name)
+        self._names.append(record.name)
+        self._events.append(record.event)
         self._n_added += 1
         self._n_bytes += 64
         if self._source is not None:
-            record = self._source.read(self._run.numbers[name], name)
-            self._records.append(record)
-            self._points.append(_points(record, hits))  # not a view of a whole batch
-            for array in (record.traces, self._points[-1]):
+            whole = self._source.read(record.event, record.name)
+            self._records.append(whole)
+            self._points.append(_points(whole, hits))  # not a view of a whole batch
+            for array in (whole.traces, self._points[-1]):
                 self._n_bytes += 0 if array is None else array.nbytes
         if self._n_bytes >= _BATCH_BYTES:
             self._flush()
@@ -240,14 +235,15 @@ class RootStream(Stream):
         columns: dict[str, Any] = {
             "run": np.full(len(self._names), self._run.number, np.int32),
             "entry": np.array([int(name) for name in self._names], np.int64),
-            "event": np.array([self._run.numbers[name] for name in self._names], np.int64),
+            "event": np.array(self._events, np.int64),
         }
         if traces:
             columns |= _trace_columns(self._records)
         if self._with_hits:
             columns["hits"] = _hit_column(self._points)
         self._writer.extend(stream_types(traces=traces, hits=self._with_hits), columns)
-        self._names, self._records, self._points, self._n_bytes = [], [], [], 0
+        self._names, self._events, self._records, self._points = [], [], [], []
+        self._n_bytes = 0
 
 
 def _trace_columns(records: Sequence[Record]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                     for record, tag in zip(batch.records, batch.tags, strict=True):
                         # ion-chamber triggers are counted by PointcloudPhase: they normalise
                         if self.keep is None or tag == PASSTHROUGH or tag in self.keep:
-                            stream.add(record.name, record.is_complete)
+                            stream.add(record)
                     counts.update(batch.tags)
                     warnings += self._look_at(batch)
                     progress.advance(len(batch.records))

@@ -10,7 +10,7 @@ import pytest
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.root.stream import write_friend
 from attpc_filter.formats.run import StreamMode
-from attpc_filter.records import N_TRACE_COLUMNS
+from attpc_filter.records import N_TRACE_COLUMNS, Record
 from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table, shared
 from tests.formats.root_truth import (
@@ -194,7 +194,7 @@ def write_stream(
     with open_run(DATA / "now_zlib.root", options) as run:
         stream = run.create_stream(path, mode, "proton")
         for entry in entries:
-            stream.add(str(entry))
+            stream.add(Record(entry, str(entry)))
         stream.close()
 
 
