@@ -11,7 +11,7 @@ from typing import NoReturn, cast
 
 from attpc_filter import __version__
 from attpc_filter.commands import Command
-from attpc_filter.errors import AttpcFilterError, UsageError
+from attpc_filter.errors import AttpcFilterError, UsageError, debugging
 
 #: Each command's word and help. The module ``attpc_filter.commands.WORD`` holds the rest; it is
 #: imported only if the command is called, so that ``--help`` is quick.
@@ -54,13 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         word = next((text for text in given if not text.startswith("-")), "")
         command = _load(word)
         options = _parser(word, command).parse_args(given)
+        line = shlex.join(["attpc-filter", *given])
+        _start_log(options, line)
         assert command is not None  # the parser refuses a line without a command
         if arguments is None and getattr(command, "USES_KERNELS", False):  # a process of our own
             from attpc_filter.execute.memory import leave_out_numba_extensions
 
             leave_out_numba_extensions()
-        return command.act(options, shlex.join(["attpc-filter", *given]))
+        return command.act(options, line)
     except AttpcFilterError as error:
+        if debugging():
+            raise
         _complain(str(error))
         return 2
     except ModuleNotFoundError as error:
@@ -77,6 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _start_log(options: argparse.Namespace, line: str) -> None:
+    if verbosity := options.verbosity_before + options.verbosity_after:
+        from attpc_filter.log import log_program, log_to_stderr
+
+        log_to_stderr(verbosity)
+        log_program(line)
 
 
 def _complain(text: str) -> None:
@@ -106,12 +118,20 @@ def _parser(word: str, command: Command | None) -> argparse.ArgumentParser:
     """The parser; of the commands' arguments it knows those of ``command``."""
     parser = _Parser(prog="attpc-filter", description="Tag AT-TPC events before anyone fits them.")
     parser.add_argument("--version", action="version", version=f"attpc-filter {__version__}")
+    _add_verbosity(parser, "verbosity_before")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in _words(word).items():
         added = commands.add_parser(name, help=text)
+        _add_verbosity(added, "verbosity_after")
         if name == word and command is not None:
             command.add_arguments(added)
     return parser
+
+
+def _add_verbosity(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add ``-v``, before or after the command's word."""
+    text = "log to stderr: versions, device, formats, runs; -vv: batches, causes of errors"
+    parser.add_argument("-v", dest=name, action="count", default=0, help=text)
 
 
 def _words(word: str) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The errors that a person is meant to read: one line, with the remedy in it."""
 
+import os
+
 
 class AttpcFilterError(Exception):
     """Base of every error that ends a run or the job with one clear line."""
@@ -19,3 +21,8 @@ class EmptyRunError(InputError):
 
 class OutputError(AttpcFilterError):
     """A stream, tag table or manifest that cannot be written."""
+
+
+def debugging() -> bool:
+    """Whether ``ATTPC_FILTER_DEBUG=1`` is set: errors are raised with their traceback."""
+    return os.environ.get("ATTPC_FILTER_DEBUG", "") not in ("", "0")

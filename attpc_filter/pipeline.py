@@ -1,5 +1,6 @@
 """A job: runs in, tag tables and streams out, and the books about them."""
 
+import logging
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attpc_filter.config import Config
-from attpc_filter.errors import AttpcFilterError, UsageError
+from attpc_filter.errors import AttpcFilterError, UsageError, debugging
 from attpc_filter.execute.processes import Helpers
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run
@@ -43,6 +44,7 @@ from attpc_filter.tagging.stages import (
     tag_events,
 )
 
+_log = logging.getLogger(__name__)
 #: Smaller jobs are done about as soon as processes have started: a raw event or two, or (at 32
 #: bytes each, in a stream) links to 16,000.
 _WORTH_HELPERS_BYTES = 512 << 10
@@ -161,7 +163,11 @@ def start_job(out: Path, config: Config, helpers: Helpers) -> Job:
     """
     tagger = load_tagger(config, ready=not helpers)
     helpers.wait()
-    return Job(tagger, out, helpers.device if helpers else tagger.scorer.device, helpers)
+    device = helpers.device if helpers else tagger.scorer.device
+    bundle = tagger.bundle
+    _log.info("model: %s, SHA-256 %s, on %s", bundle.path, bundle.sha256, device)
+    _log.info("executor: %s", f"{len(helpers)} processes" if helpers else "this process")
+    return Job(tagger, out, device, helpers)
 
 
 def _describe_job(job: Job, command: str) -> dict[str, Any]:
@@ -196,8 +202,13 @@ def _filter_run_safely(
     try:
         _filter_run(path, job, observer, outcomes)
     except AttpcFilterError as error:
+        if debugging():
+            raise
+        _log.debug("%s: failed", path, exc_info=True)
         outcomes.append(RunOutcome(str(path), error=str(error)))
-    except Exception as error:  # noqa: BLE001  one bad run must not end those that follow
+    except Exception as error:
+        if debugging():
+            raise
         traceback.print_exc()
         text = f"{path}: unexpected {type(error).__name__}: {error}; please report it"
         outcomes.append(RunOutcome(str(path), error=text))
@@ -241,6 +252,7 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
         n_bytes = path.stat().st_size
         outcome.run, outcome.format = run.number, run.format_name
         outcome.n_events = len(run.events)
+        _log.info("%s: format %s, run %s", path, run.format_name, run.number)
         outcome.fingerprint = fingerprint(path)
         observer.run_started(path.name, len(run.events), n_bytes)
         if job.tagger.config.streams == "copy" and run.has_streams:

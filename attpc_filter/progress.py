@@ -1,5 +1,6 @@
 """How a job goes: a progress bar on a terminal, plain log lines elsewhere; the table at its end."""
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from attpc_filter.output.manifest import RunOutcome
 
 if TYPE_CHECKING:
     from attpc_filter.bench import Step
+
+_log = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 10.0
 #: Unreadable events of a run that are named as they come.
@@ -49,6 +52,7 @@ class Display:
 
     def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
         """A run was opened."""
+        _log.info("%s: %d events, %.1f MB", name, n_events, n_bytes / 1e6)
         self._name, self._n_events, self._done = name, n_events, 0
         self._bytes_an_event = n_bytes / n_events
         self._started = self._last_line = time.monotonic()
@@ -69,12 +73,14 @@ class Display:
 
     def event_unreadable(self, path: str, event: int, reason: str) -> None:
         """An event could not be read or scored."""
+        _log.debug("%s: event %d: %s", path, event, reason)
         self._n_unreadable += 1
         if self._n_unreadable <= _MOST_EVENTS:
             self._log(f"unreadable: {path}: event {event}: {reason}")
 
     def advanced(self, n_events: int) -> None:
         """So many more events have their tag."""
+        _log.debug("%s: a batch of %d events is tagged", self._name, n_events)
         self._done += n_events
         now = time.monotonic()
         if self._bar is not None:
@@ -90,6 +96,7 @@ class Display:
     def run_finished(self, outcome: RunOutcome) -> None:
         """A run is complete, or failed."""
         self.stop()
+        _log.info("%s: %s in %.2f s", outcome.input, outcome.counts, outcome.seconds)
         if self._n_unreadable > _MOST_EVENTS:
             more = self._n_unreadable - _MOST_EVENTS
             self._log(f"unreadable: {self._name}: {more} events more, each in the tag table")
