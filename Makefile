@@ -5,15 +5,23 @@ PYTHON ?= python3
 EXTRA ?= cpu
 # CPU wheels elsewhere than on PyPI: make test TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
+# tests run in so many processes
+WORKERS ?= 2
+# how much longer than usual the campaigns search
+CAMPAIGN ?= 1
 BIN := .venv/bin
 
-.PHONY: sample test test-root slowdown checks reference
+.PHONY: sample test campaigns test-root slowdown checks reference
 
 sample: .venv/runtime
 	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
 
 test: .venv/test checks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# searches for faults at random: damaged files, jobs that are killed; longer with CAMPAIGN=10
+campaigns: .venv/test
+	ATTPC_CAMPAIGN=$(CAMPAIGN) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m campaign
 
 # what is written as ROOT in the hands of real ROOT: pip's, an alpha of 250 MB, in an environment of its own
 test-root: .venv/test

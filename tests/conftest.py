@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One core a test process. Libraries read this when they are imported; without it each process
+    # starts threads for every core, which wait for one another in loops.
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 from attpc_filter.cli import main
 from tests import miniatures, tiny_models
@@ -22,6 +30,9 @@ from tests import miniatures, tiny_models
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("search", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+#: How much longer the tests marked ``campaign`` search than usual.
+CAMPAIGN = float(os.environ.get("ATTPC_CAMPAIGN", "1"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 AR46 = SHARED / "data" / "ar46"
@@ -32,6 +43,25 @@ def shared(path: str) -> Path:
     if not (AR46 / path).exists():
         pytest.skip(f"needs the simulated 46Ar runs beside the repository: {AR46 / path}")
     return AR46 / path
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make`` fills, once for all processes of this test run.
+
+    The first process that asks fills it, the others wait for it. Use it for what takes seconds to
+    set up; tests must not change what is in the folder.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder above is the same for all workers
+        base = base.parent
+    folder, whole = base / name, base / f"{name}.whole"
+    with FileLock(base / f"{name}.lock"):
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ pytest.importorskip("attpc_export", reason="needs attpc-export: pip install -e e
 
 from attpc_export.cli import main
 
+from tests.conftest import made_once
 from tests.export.generated import write_run
 
 TINY: dict[str, Any] = {
@@ -66,17 +67,22 @@ def write_config(path: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="session")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
     """A finished training; do not change its run folder, copy it."""
-    folder = tmp_path_factory.mktemp("training")
+    folder = made_once(tmp_path_factory, "training", _train)
+    data, labels = folder / "data" / "run_0007.h5", folder / "data" / "labels_7.csv"
+    return Training(folder / "tiny.yaml", data, labels, folder / "run")
+
+
+def _train(folder: Path) -> None:
     data, labels = write_run(folder / "data", 7, 180, seed=1)
     config = write_config(folder / "tiny.yaml")
-    run_folder = folder / "run"
-    assert main(train_arguments(config, data, labels, run_folder)) == 0
-    return Training(config, data, labels, run_folder)
+    assert main(train_arguments(config, data, labels, folder / "run")) == 0
 
 
 @pytest.fixture(scope="session")
-def bundle(training: Training) -> Path:
+def bundle(training: Training, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported bundle of the training."""
-    path = training.folder.parent / "tiny.onnx"
-    assert main(["export", str(training.folder), "--out", str(path)]) == 0
-    return path
+
+    def export(folder: Path) -> None:
+        assert main(["export", str(training.folder), "--out", str(folder / "tiny.onnx")]) == 0
+
+    return made_once(tmp_path_factory, "bundle", export) / "tiny.onnx"
