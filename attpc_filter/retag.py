@@ -290,7 +290,7 @@ def _require_same_model(out: Path, head: HeadFile, model_sha256: str, classes: l
     if head.model_sha256 != model_sha256:
         raise UsageError(
             f"head {head.path}: fitted on latents of model {head.model_sha256[:12]}, {out} has"
-            f" those of model {model_sha256[:12]}; fit one on them with attpc-export head"
+            f" those of model {model_sha256[:12]}; fit one on them with attpc-export fit-retag-head"
         )
     for name in head.classes:
         if name not in classes:

@@ -25,6 +25,7 @@ import matplotlib
 import numpy as np
 from against_spyral import run_filter, spyral_readable
 from attpc_export.bundles.export import export_graph
+from attpc_export.bundles.write import write_bundle
 from attpc_export.config import load_config
 from attpc_export.heads.linear import ScoringModel, undecided_head
 from attpc_export.models.registry import build_model
@@ -129,7 +130,7 @@ def write_untrained(path: Path, size: int) -> None:
     contract = replace(contract, projection=projection, novelty_threshold=None)
     model = build_model(load_config(_PRESET).model, projection.shape)
     head = undecided_head(len(contract.classes), model.latent_size)
-    path.write_bytes(export_graph(ScoringModel(model, head), contract))
+    write_bundle(export_graph(ScoringModel(model, head), contract), contract, path, lambda _: None)
 
 
 def main() -> None:

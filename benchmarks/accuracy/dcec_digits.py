@@ -19,7 +19,7 @@ from attpc_export.config import FitSettings
 from attpc_export.judging.compare import cluster_accuracy
 from attpc_export.models.dcec import Dcec, DcecSettings
 from attpc_export.models.layers import ConvolutionSettings
-from attpc_export.training.fit import Trainee, fit
+from attpc_export.training.fit import TrainingModel, fit
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
@@ -84,9 +84,16 @@ def run(images: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         return start_epoch(epoch, inputs, device)
 
     model.start_epoch = watched
-    trainee = Trainee(model, 2, FIT)
+    training_model = TrainingModel(model, 2, FIT)
     with tempfile.TemporaryDirectory() as folder:
-        fit(trainee, draw, ((images,), np.zeros(len(images), np.int64)), seed, CPU, Path(folder))
+        fit(
+            training_model,
+            draw,
+            ((images,), np.zeros(len(images), np.int64)),
+            seed,
+            CPU,
+            Path(folder),
+        )
     model.eval()
     with torch.no_grad():
         assigned = model.assign(torch.from_numpy(encode(model, images))).argmax(1).numpy()

@@ -21,18 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attpc_export.bundles.new_head import (
-    Encoded,
-    Kind,
-    encode_events,
-    fit_on_latents,
-    scores_of_head,
-)
+from attpc_export.bundles.bundle_head import Kind, fit_on_latents, scores_of_head
 from attpc_export.cli import main as attpc_export
 from attpc_export.config import load_config
 from attpc_export.data.labelled import UNLABELLED, Events, split_events
+from attpc_export.judging.run_bundle import ScoredEvents, score_runs
 from attpc_export.labels.suggest import choose_events, choose_sure
-from attpc_export.metrics import judge, tag_scores
+from attpc_export.metrics import index_tags, judge, tag_scores
 from numpy.typing import NDArray
 from torch import nn
 
@@ -83,12 +78,12 @@ class Case:
             run("export", str(folder), "--out", str(bundle))
         return folder, bundle
 
-    def encode(self, bundle: Bundle) -> tuple[Encoded, Encoded]:
+    def encode(self, bundle: Bundle) -> tuple[ScoredEvents, ScoredEvents]:
         """Events whose labels may be used, and those that are judged."""
-        train = encode_events(bundle, [self.data], [self.labels], GROUP_COLUMN)
+        train = score_runs(bundle, [self.data], [self.labels], GROUP_COLUMN)
         if self.part == "test":
             test = self.shared / "test"
-            return train, encode_events(
+            return train, score_runs(
                 bundle, [test / "full"], [test / "labels_full.csv"], GROUP_COLUMN
             )
         kept = split_events(train.events.group, 0.15, 1)
@@ -101,37 +96,41 @@ def run(*arguments: str) -> None:
         raise SystemExit(f"attpc-export {' '.join(arguments)}: failed")
 
 
-def take(encoded: Encoded, chosen: NDArray[np.bool_]) -> Encoded:
+def take(scored: ScoredEvents, chosen: NDArray[np.bool_]) -> ScoredEvents:
     """Some of the events."""
     rows = np.flatnonzero(chosen)
-    return Encoded(encoded.events.take(rows), encoded.latent[rows], encoded.scores[rows])
+    return scored.take(rows)
 
 
-def judge_scores(bundle: Bundle, judged: Encoded, scores: NDArray[np.float32]) -> dict[str, float]:
+def judge_scores(
+    bundle: Bundle, judged: ScoredEvents, scores: NDArray[np.float32]
+) -> dict[str, float]:
     """Macro f1 and f1 of each class."""
     contract, events = bundle.contract, judged.events
     names = [c.name for c in contract.classes]
-    tags = tag_scores(scores, events.hits.counts, contract.classes, contract.hits)
+    tags = index_tags(
+        tag_scores(scores, events.hits.counts, contract.classes, contract.hits), names
+    )
     (found,) = judge(events, tags, names).values()
     return {"macro_f1": found.macro_f1, **found.f1}
 
 
 def fit_scores(
-    encoded: Encoded, rows: NDArray[np.int64], names: list[str], kind: Kind
+    scored: ScoredEvents, rows: NDArray[np.int64], names: list[str], kind: Kind
 ) -> nn.Module:
     """A head of some events' labels, as a module that maps latents to scores."""
-    label = np.full(len(encoded.events), UNLABELLED, np.int64)
-    label[rows] = encoded.events.label[rows]
-    few = replace(encoded, events=replace(encoded.events, label=label))
+    label = np.full(len(scored.events), UNLABELLED, np.int64)
+    label[rows] = scored.events.label[rows]
+    few = replace(scored, events=replace(scored.events, label=label))
     strength = 0.1 if kind == "logistic" else None
     head, _ = fit_on_latents(few, names, kind, strength)
     return scores_of_head(head).eval()
 
 
-def score(head: nn.Module, encoded: Encoded) -> NDArray[np.float32]:
+def score(head: nn.Module, scored: ScoredEvents) -> NDArray[np.float32]:
     """Scores of a head."""
     with torch.no_grad():
-        found: NDArray[np.float32] = head(torch.from_numpy(encoded.latent)).numpy()
+        found: NDArray[np.float32] = head(torch.from_numpy(scored.latent)).numpy()
     return found
 
 
@@ -153,7 +152,9 @@ def draw_labels(label: NDArray[np.int64], n_labels: int, seed: int, draw: int) -
             return rows
 
 
-def suggest_half(train: Encoded, rows: NDArray[np.int64], names: list[str]) -> NDArray[np.int64]:
+def suggest_half(
+    train: ScoredEvents, rows: NDArray[np.int64], names: list[str]
+) -> NDArray[np.int64]:
     """The first half of the labels, and as many that the head of these suggests."""
     half = rows[: len(rows) // 2]
     if np.bincount(train.events.label[half], minlength=len(names)).min() < 2:
@@ -165,7 +166,7 @@ def suggest_half(train: Encoded, rows: NDArray[np.int64], names: list[str]) -> N
 
 
 def train_student(
-    train: Encoded,
+    train: ScoredEvents,
     label: NDArray[np.int64],
     scores: NDArray[np.float32],
     case: Case,

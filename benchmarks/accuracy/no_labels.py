@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attpc_export.bundles.new_head import encode_events
 from attpc_export.data.labelled import UNLABELLED
 from attpc_export.heads.clusters import load_clusters
+from attpc_export.judging.run_bundle import score_runs
 from attpc_export.labels.name_clusters import (
     HEAD_NAME,
     choose_shown,
@@ -67,7 +67,7 @@ def main() -> None:
             work = options.out / f"clusters_{level}_{seed}"
             found = write_clusters(str(path), [data], work, seed=seed)
             head = load_clusters(work / HEAD_NAME)
-            known = encode_events(bundle, [data], [labels["train"]])
+            known = score_runs(bundle, [data], [labels["train"]])
             chosen = choose_shown(score_clusters(head, known.latent), seed)
             named = [
                 names[np.bincount(known.events.label[shown], minlength=len(names)).argmax()]
@@ -77,7 +77,7 @@ def main() -> None:
             place |= {"stability": found.stability.get(len(named), float("nan"))}
             place["agreement"] = found.agreement
 
-            tested = encode_events(bundle, [judged], [labels["test"]], GROUP_COLUMN)
+            tested = score_runs(bundle, [judged], [labels["test"]], GROUP_COLUMN)
             score = score_clusters(head, tested.latent)
             truth = tested.events.label
             ari = adjusted_rand_score(truth, score.argmax(axis=1))
@@ -90,7 +90,7 @@ def main() -> None:
                 made = train_student(known, nothing, scores, case, folder, seed, work / "student")
             if made:
                 student = load_bundle(str(made))
-                seen = encode_events(student, [judged], [labels["test"]], GROUP_COLUMN)
+                seen = score_runs(student, [judged], [labels["test"]], GROUP_COLUMN)
                 judged_as["student"] = (student, seen, scores_among(seen.scores, truth))
             for method, (model, events, found_scores) in judged_as.items():
                 quality = judge_scores(model, events, found_scores)

@@ -24,8 +24,8 @@ import torch
 from attpc_export.config import load_config
 from attpc_export.models.backbone import with_weights
 from attpc_export.models.registry import build_model
-from attpc_export.training.fit import Trainee
-from attpc_export.training.train import _gather
+from attpc_export.training.fit import TrainingModel
+from attpc_export.training.material import gather
 
 PRESETS = Path(__file__).parents[2] / "export" / "configs"
 RUN = "train/full/run_0101.h5"
@@ -50,10 +50,10 @@ def measure(preset: Path, data: Path, weights: Path) -> dict[str, object]:
         model=with_weights(config.model, weights),
         split=replace(config.split, group_column="source_event"),
     )
-    material = _gather(config, [data / RUN], [data / LABELS[0]])
+    material = gather(config, [data / RUN], [data / LABELS[0]])
     model = build_model(config.model, material.projection.shape)
-    trainee = Trainee(model, len(config.classes), config.fit)
-    trainee.to(memory_format=torch.channels_last)
+    training_model = TrainingModel(model, len(config.classes), config.fit)
+    training_model.to(memory_format=torch.channels_last)
     labels = LABELS if preset.stem in ON_BOTH else LABELS[:1]
     if "simulated" in preset.stem:
         labels = LABELS[1:]
@@ -74,22 +74,22 @@ def measure(preset: Path, data: Path, weights: Path) -> dict[str, object]:
         once = seconds / len(some) * events
         inputs = (*inputs, features[torch.arange(len(batch)) % len(some)])
     if any(parameter.requires_grad for parameter in model.parameters()):
-        optimizer = torch.optim.AdamW(p for p in trainee.parameters() if p.requires_grad)
+        optimizer = torch.optim.AdamW(p for p in training_model.parameters() if p.requires_grad)
         target = torch.from_numpy(targets[batch])
 
         def take_step() -> None:
             optimizer.zero_grad()
-            trainee.loss(inputs, target)[0].backward()
+            training_model.loss(inputs, target)[0].backward()
             optimizer.step()
 
         def validate() -> None:
             with torch.no_grad():
-                trainee.loss(inputs, target)
+                training_model.loss(inputs, target)
 
         take_step()
         step = statistics.median(timed(take_step)[0] for _ in range(STEPS))
         steps = math.ceil(n_training / config.fit.batch_size)
-        trainee.eval()
+        training_model.eval()
         epoch += steps * step + timed(validate)[0] / len(batch) * (events - n_training)
     return {
         "preset": preset.stem,

@@ -1,5 +1,6 @@
 """Tags against labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def tag_scores(
     hits: HitSettings,
     novelty: NDArray[np.float32] | None = None,
     novelty_threshold: float | None = None,
-) -> NDArray[np.int64]:
+) -> list[str]:
     """Tag events as filtering does: thresholds, and too few hits for a score.
 
     Parameters
@@ -69,8 +70,8 @@ def tag_scores(
 
     Returns
     -------
-    ndarray of int64, shape (n_events,)
-        Index of the class; :data:`NO_CLASS` for events that got none.
+    list of str
+        Names of classes, ``uncertain`` or ``unreadable``.
     """
     names = [event_class.name for event_class in classes]
     tags, _ = assign_tags(
@@ -84,7 +85,13 @@ def tag_scores(
         novelty=novelty,
         novelty_threshold=novelty_threshold,
     )
-    return np.array([names.index(tag) if tag in names else NO_CLASS for tag in tags], np.int64)
+    return tags
+
+
+def index_tags(tags: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Turn tags into indices of classes; :data:`NO_CLASS` for events that got none."""
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number.get(tag, NO_CLASS) for tag in tags], np.int64)
 
 
 def judge(events: Events, tags: NDArray[np.int64], classes: list[str]) -> dict[str, Judgement]:

@@ -99,7 +99,7 @@ def test_a_few_labels_make_a_bundle_that_filters(
 ) -> None:
     out = tmp_path / "few.onnx"
     arguments = ["--data", str(start.data), "--labels", str(few), "--kind", kind]
-    assert main(["fit-head", str(start.bundle), *arguments, "--out", str(out)]) == 0
+    assert main(["fit-bundle-head", str(start.bundle), *arguments, "--out", str(out)]) == 0
     assert "10 proton, 10 carbon, 10 noise" in capsys.readouterr().out
     assert share_right(tags_of(out, start.data, tmp_path / "out"), start.truth) > 0.8
     for node in onnx.load(out).graph.node:
@@ -112,7 +112,10 @@ def test_a_class_without_labels_is_named(
     labels = tmp_path / "labels.csv"
     labels.write_text("run,event,label\n7,0,proton\n7,3,proton\n7,2,noise\n7,5,noise\n")
     arguments = ["--data", str(start.data), "--labels", str(labels)]
-    assert main(["fit-head", str(start.bundle), *arguments, "--out", str(tmp_path / "x.onnx")]) == 2
+    assert (
+        main(["fit-bundle-head", str(start.bundle), *arguments, "--out", str(tmp_path / "x.onnx")])
+        == 2
+    )
     assert "0 carbon among the events" in capsys.readouterr().err
 
 
@@ -121,7 +124,7 @@ def test_named_clusters_make_a_bundle_that_filters(
 ) -> None:
     folder, out = tmp_path / "clusters", tmp_path / "named.onnx"
     arguments = [str(start.bundle), "--data", str(start.data)]
-    assert main(["clusters", *arguments, "--out", str(folder), "--clusters", "6"]) == 0
+    assert main(["find-clusters", *arguments, "--out", str(folder), "--clusters", "6"]) == 0
     assert width_of(folder / "clusters.png") > 1000
     with (folder / "clusters.csv").open() as file:
         cluster = {int(row["event"]): int(row["cluster"]) for row in csv.DictReader(file)}
@@ -143,7 +146,7 @@ def test_named_clusters_make_a_bundle_that_filters(
     assert len(decided) > 0.9 * N_EVENTS
     assert all(tags[event] == expected[event] for event in decided)
 
-    assert main(["clusters", *arguments, "--out", str(folder)]) == 2  # names are never lost
+    assert main(["find-clusters", *arguments, "--out", str(folder)]) == 2  # names are never lost
     assert "holds clusters already" in capsys.readouterr().err
 
 
@@ -165,13 +168,16 @@ def test_suggestions_are_a_table_of_labels_to_fill_in(
         writer.writeheader()
         writer.writerows(rows)
     arguments = ["--data", str(start.data), "--labels", str(few), str(out)]
-    assert main(["fit-head", str(start.bundle), *arguments, "--out", str(tmp_path / "b.onnx")]) == 0
+    assert (
+        main(["fit-bundle-head", str(start.bundle), *arguments, "--out", str(tmp_path / "b.onnx")])
+        == 0
+    )
 
 
 def test_pseudo_labels_are_a_table_to_train_with(start: Start, few: Path, tmp_path: Path) -> None:
     teacher, out = tmp_path / "teacher.onnx", tmp_path / "pseudo.csv"
     arguments = ["--data", str(start.data), "--labels", str(few)]
-    assert main(["fit-head", str(start.bundle), *arguments, "--out", str(teacher)]) == 0
+    assert main(["fit-bundle-head", str(start.bundle), *arguments, "--out", str(teacher)]) == 0
     assert main(["pseudo-labels", str(teacher), *arguments, "--out", str(out)]) == 0
     with out.open() as file:
         rows = list(csv.DictReader(file))

@@ -59,7 +59,8 @@ def test_two_in_a_row_are_not_cast_between() -> None:
         [weights],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    halved = onnx.load_model_from_string(halve(model.SerializeToString()))
+    halved = halve(model.SerializeToString())
+    onnx.checker.check_model(halved)
     kinds = [node.op_type for node in halved.graph.node]
     assert kinds == ["Cast", "Conv", "Relu", "Conv", "Cast", "Add"]
     assert len(halved.graph.initializer) == 1

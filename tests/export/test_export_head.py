@@ -83,7 +83,7 @@ def some_labels(
 
 def fit(out: Path, labels: Path, *folders: Path, more: tuple[str, ...] = ()) -> int:
     return export_main(
-        ["head", *map(str, folders), "--labels", str(labels), "--out", str(out), *more]
+        ["fit-retag-head", *map(str, folders), "--labels", str(labels), "--out", str(out), *more]
     )
 
 

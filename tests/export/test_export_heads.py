@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attpc_export.bundles.export import export_graph, load_run
+from attpc_export.bundles.export import export_graph
+from attpc_export.bundles.write import write_bundle
 from attpc_export.cli import main
 from attpc_export.data.labelled import load_events
 from attpc_export.heads.clusters import (
@@ -22,6 +23,7 @@ from attpc_export.heads.linear import Head, ScoringModel, fit_head, load_head, s
 from attpc_export.metrics import tag_scores
 from attpc_export.models.base import LatentModel
 from attpc_export.models.registry import build_model
+from attpc_export.training.run_folder import load_run
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -178,7 +180,7 @@ def test_a_bundle_gives_what_pytorch_gives_and_the_same_tags(
         projection=ProjectionSettings(size=shape[1]),
     )
     path = tmp_path / "tiny.onnx"
-    path.write_bytes(export_graph(scoring, contract))
+    write_bundle(export_graph(scoring, contract), contract, path, lambda _: None)
     with torch.no_grad():
         expected = scoring(images)[0].numpy()
     for batch_size in (1, 64):

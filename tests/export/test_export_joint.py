@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from attpc_export.bundles.export import load_run
 from attpc_export.cli import main
 from attpc_export.config import dump_config, load_config
 from attpc_export.models.point_encoder import PointEncoder, PointEncoderSettings
+from attpc_export.training.run_folder import load_run
 from torch import Tensor
 
 from attpc_filter.score.bundle import load_bundle

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attpc_export.bundles.export import largest_difference, load_run
+from attpc_export.bundles.export import largest_difference
 from attpc_export.cli import main
+from attpc_export.training.run_folder import load_run
 
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.score.scorer import Scorer

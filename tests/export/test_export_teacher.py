@@ -13,7 +13,7 @@ from attpc_export.config import FitSettings, load_config
 from attpc_export.data.labelled import load_events
 from attpc_export.judging.evaluate import evaluate
 from attpc_export.models.registry import build_model
-from attpc_export.training.fit import Trainee, targets_of
+from attpc_export.training.fit import TrainingModel, targets_of
 from attpc_export.training.teacher import load_teacher
 
 from attpc_filter.score.bundle import load_bundle
@@ -25,10 +25,10 @@ from tests.export.generated import write_run
 def test_the_loss_of_labels_is_torchs_cross_entropy(training: Training, smoothing: float) -> None:
     config = load_config(training.config)
     settings = FitSettings(label_smoothing=smoothing, dropout=0.0, reconstruction_weight=0.0)
-    trainee = Trainee(build_model(config.model, (2, 16, 16)), 3, settings)
+    training_model = TrainingModel(build_model(config.model, (2, 16, 16)), 3, settings)
     images = torch.rand(6, 2, 16, 16, generator=torch.Generator().manual_seed(1))
     label = np.array([0, 2, -1, 1, 1, -1])
-    loss, logits = trainee.loss((images,), torch.from_numpy(targets_of(label, 3)))
+    loss, logits = training_model.loss((images,), torch.from_numpy(targets_of(label, 3)))
     wanted = F.cross_entropy(
         logits, torch.from_numpy(label), ignore_index=-1, label_smoothing=smoothing
     )

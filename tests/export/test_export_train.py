@@ -76,8 +76,8 @@ def test_a_resumed_training_ends_where_an_undisturbed_one_does(
         torch.load(folder / "last.pt", weights_only=True) for folder in (training.folder, stopped)
     )
     assert len(resumed["curves"]) == len(whole["curves"]) == 4
-    for name, value in whole["trainee"].items():
-        torch.testing.assert_close(resumed["trainee"][name], value, rtol=1e-4, atol=1e-5)
+    for name, value in whole["training_model"].items():
+        torch.testing.assert_close(resumed["training_model"][name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_early_stopping(training: Training, tmp_path: Path) -> None:

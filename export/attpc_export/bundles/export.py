@@ -1,10 +1,8 @@
 """From a run folder to a bundle: one ONNX file that is compared with PyTorch before it exists."""
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attpc_export.config import Config, load_config
-from attpc_export.heads.linear import ScoringModel, load_head
-from attpc_export.models.registry import NO_IMAGE, build_model
-from attpc_export.training.fit import BEST_NAME, Inputs, Trainee
-from attpc_export.training.train import (
-    CONFIG_NAME,
-    DATA_NAME,
-    HEAD_NAME,
+from attpc_export.bundles.write import require_bundle_name, require_close, write_bundle
+from attpc_export.heads.linear import ScoringModel
+from attpc_export.training.fit import Inputs
+from attpc_export.training.run_folder import (
     REFERENCE_INPUTS,
     REFERENCE_NAME,
-    SCORES_NAME,
-    VERSIONS_NAME,
+    load_run,
 )
 from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.output.staging import Staging
-from attpc_filter.score.bundle import METADATA_KEY, Contract, load_bundle
+from attpc_filter.score.bundle import Bundle, Contract
 
 #: Largest difference between ONNX Runtime and PyTorch that a bundle may have.
 TOLERANCE = 1e-4
@@ -67,8 +59,7 @@ def export_bundle(run_folder: Path, out: Path) -> Path:
     OutputError
         If the bundle differs from the model, or cannot be written.
     """
-    if out.suffix != ".onnx":
-        raise UsageError(f"--out {out}: a bundle's name ends in .onnx")
+    require_bundle_name(out)
     try:
         scoring, contract = load_run(run_folder)
         with np.load(run_folder / REFERENCE_NAME) as arrays:
@@ -82,44 +73,24 @@ def export_bundle(run_folder: Path, out: Path) -> Path:
         first = str(error).splitlines()[0]
         raise UsageError(f"{run_folder}: its files do not fit together: {first}") from error
     _require_unchanged(scoring, reference, run_folder)
-    graph = export_graph(scoring, contract)
-    try:
-        with Staging() as staging:
-            staged = staging.path(out)
-            staged.write_bytes(graph)
-            _require_equal(staged, scoring, _inputs_of(reference), out)
-            load_bundle(str(staged))
-            staging.commit()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+
+    def check(written: Bundle) -> None:
+        difference = largest_difference(written.path, scoring, _inputs_of(reference))
+        require_close(difference, TOLERANCE, out, "ONNX Runtime differs from PyTorch")
+
+    write_bundle(export_graph(scoring, contract), contract, out, check)
     return out
 
 
-def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
-    """Load the model of a finished training, with the contract of its bundle."""
-    config = load_config(run_folder / CONFIG_NAME)
-    data = _read_json(run_folder / DATA_NAME)
-    contract = _make_contract(run_folder, config, data)
-    shape = config.projection.with_scale(1.0).shape if config.reads_images else NO_IMAGE
-    model = build_model(config.model, shape)
-    trainee = Trainee(model, config.n_answers, config.fit)
-    weights = torch.load(run_folder / BEST_NAME, map_location="cpu", weights_only=True)
-    trainee.load_state_dict(weights)
-    return ScoringModel(trainee.model, load_head(run_folder / HEAD_NAME)), contract
-
-
-def export_graph(scoring: ScoringModel, contract: Contract) -> bytes:
-    """Export the fused model as ONNX, any number of events a batch, with its contract inside."""
+def export_graph(scoring: ScoringModel, contract: Contract) -> onnx.ModelProto:
+    """Export the fused model as ONNX, any number of events a batch."""
     shapes = contract.input_shapes
-    proto = export_module(
+    return export_module(
         scoring,
         {name: torch.zeros(2, *shape) for name, shape in shapes.items()},
         ["scores", "latent"],
         tuple({0: torch.export.Dim("events")} for _ in shapes),
     )
-    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
-    graph: bytes = proto.SerializeToString()
-    return graph
 
 
 def export_module(
@@ -227,15 +198,6 @@ def _batches(inputs: Inputs) -> Iterator[Inputs]:
         yield tuple(np.resize(part, (size, *part.shape[1:])) for part in pool)
 
 
-def _require_equal(graph: Path, scoring: ScoringModel, inputs: Inputs, out: Path) -> None:
-    difference = largest_difference(graph, scoring, inputs)
-    if not difference <= TOLERANCE:
-        raise OutputError(
-            f"{out}: not written: ONNX Runtime differs from PyTorch by {difference:.2g}, more than"
-            f" {TOLERANCE:g}"
-        )
-
-
 def _require_unchanged(
     scoring: ScoringModel, reference: dict[str, NDArray[np.float32]], run_folder: Path
 ) -> None:
@@ -250,29 +212,3 @@ def _require_unchanged(
             f"{run_folder}: not exported: its model differs by {difference:.2g} from what it gave"
             " when it was trained; its files were changed or mixed, train anew"
         )
-
-
-def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Contract:
-    scale = data.pop("scale")
-    return Contract(
-        name=config.name,
-        description=config.description,
-        classes=config.classes,
-        hits=config.hits,
-        detector=config.detector,
-        clean=config.clean,
-        projection=config.projection.with_scale(scale) if config.reads_images else None,
-        training={
-            **data,
-            "seed": config.seed,
-            "split": asdict(config.split),
-            "validation": _read_json(run_folder / SCORES_NAME),
-        },
-        versions=_read_json(run_folder / VERSIONS_NAME),
-        points=config.points,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -7,22 +7,25 @@ product or what directly follows one: distances in mm, squared, do not fit into 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from attpc_export.data.labelled import fingerprint, hash_files, load_events, run_files, take_events
-from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.output.staging import Staging
-from attpc_filter.records import Hits
-from attpc_filter.score.bundle import METADATA_KEY, Bundle, load_bundle
-from attpc_filter.score.scorer import Scorer
-from attpc_filter.tag import assign_tags
+from attpc_export.bundles.write import (
+    assemble,
+    require_bundle_name,
+    require_close,
+    write_bundle,
+)
+from attpc_export.data.labelled import fingerprint, hash_files, run_files
+from attpc_export.judging.run_bundle import score_events, score_runs
+from attpc_filter.errors import OutputError
+from attpc_filter.score.bundle import Bundle, load_bundle
 
 #: Largest share of events whose tag may differ.
 DEFAULT_MOST = 0.001
+_N_COMPARED = 200
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: Keep the precision of what they are given.
@@ -78,41 +81,36 @@ def write_half(model: str, data: Sequence[Path], out: Path, most: float = DEFAUL
     """
     bundle = load_bundle(model)
     contract = bundle.contract
-    names = [event_class.name for event_class in contract.classes]
-    hits = load_events(data, [], names, contract.hits, contract.detector).hits
-    hits = take_events(hits, np.flatnonzero(hits.counts >= contract.hits.min_hits))
-    if not hits.n_events:
-        raise UsageError("--data: no event with enough hits to be scored")
-    graph = halve(bundle.graph)
-    try:
-        with Staging() as staging:
-            staged = staging.path(out)
-            staged.write_bytes(graph)
-            before, after = tags_of(bundle, hits), tags_of(load_bundle(str(staged)), hits)
-            flips = Flips(hits.n_events, sum(a != b for a, b in zip(before, after, strict=True)))
-            if flips.share > most:
-                raise OutputError(
-                    f"{out}: not written: {flips.flipped} of {flips.events} events get another tag"
-                    f" in half precision ({flips.share:.2%}), more than {most:.2%}"
-                )
-            described = {
-                "of_sha256": bundle.sha256,
-                "events": flips.events,
-                "tags_flipped": flips.flipped,
-                "data": fingerprint(hash_files(f for path in data for f in run_files(path))),
-            }
-            contract = replace(contract, training=contract.training | {"half": described})
-            proto = onnx.load_model_from_string(graph)
-            onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
-            staged.write_bytes(proto.SerializeToString())
-            load_bundle(str(staged))
-            staging.commit()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    require_bundle_name(out)
+    before = score_runs(bundle, data)
+    model = halve(bundle.graph)
+    after = score_events(assemble(model, contract, out), before.events)
+    tags = zip(before.tag_names(), after.tag_names(), strict=True)
+    flips = Flips(len(before.events), sum(one != other for one, other in tags))
+    if flips.share > most:
+        raise OutputError(
+            f"{out}: not written: {flips.flipped} of {flips.events} events get another tag"
+            f" in half precision ({flips.share:.2%}), more than {most:.2%}"
+        )
+    described = {
+        "of_sha256": bundle.sha256,
+        "events": flips.events,
+        "tags_flipped": flips.flipped,
+        "data": fingerprint(hash_files(f for path in data for f in run_files(path))),
+    }
+    contract = replace(contract, training=contract.training | {"half": described})
+
+    def check(written: Bundle) -> None:
+        some = before.events.take(np.arange(min(_N_COMPARED, len(before.events))))
+        found = score_events(written, some).scores
+        difference = float(np.abs(found - after.scores[: len(some)]).max())
+        require_close(difference, 0.0, out, "its scores differ from those that were compared")
+
+    write_bundle(model, contract, out, check)
     return flips
 
 
-def halve(graph: bytes) -> bytes:
+def halve(graph: bytes) -> onnx.ModelProto:
     """Make the convolutions and products with weights of a graph float16.
 
     Its inputs and outputs stay float32. A number is cast once, and not at all between two nodes
@@ -161,34 +159,8 @@ def halve(graph: bytes) -> bytes:
     del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(tensors)
-    onnx.checker.check_model(model)
-    halved: bytes = model.SerializeToString()
-    return halved
+    return model
 
 
 def _cast(name: str, to_name: str, kind: int) -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [name], [to_name], f"cast_{to_name}_{kind}", to=kind)
-
-
-def tags_of(bundle: Bundle, hits: Hits, device: str = "cpu") -> list[str]:
-    """Tag of each event by a bundle with its own thresholds."""
-    contract = bundle.contract
-    scorer = Scorer(bundle, device)
-    outputs = ["scores"] if contract.novelty_threshold is None else ["scores", "novelty"]
-    parts: list[dict[str, Any]] = []
-    for start in range(0, hits.n_events, scorer.batch_size):
-        rows = np.arange(start, min(start + scorer.batch_size, hits.n_events))
-        parts.append(scorer.run(contract.make_inputs(take_events(hits, rows)), outputs))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
-    tags, _ = assign_tags(
-        found["scores"],
-        hits.counts,
-        np.zeros(hits.n_events, np.bool_),
-        [""] * hits.n_events,
-        [event_class.name for event_class in contract.classes],
-        [event_class.threshold for event_class in contract.classes],
-        contract.hits.min_hits,
-        novelty=found.get("novelty"),
-        novelty_threshold=contract.novelty_threshold,
-    )
-    return tags

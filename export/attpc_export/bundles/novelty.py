@@ -6,9 +6,8 @@ event is its Mahalanobis distance from the class that it is scored as (after Lee
 bundle's graph.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.covariance import LedoitWolf
 
-from attpc_export.bundles.new_head import run_bundle
+from attpc_export.bundles.write import require_close, write_bundle
 from attpc_export.data.labelled import (
     UNLABELLED,
     fingerprint,
@@ -28,10 +27,9 @@ from attpc_export.data.labelled import (
     split_events,
     take_events,
 )
-from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.output.staging import Staging
-from attpc_filter.score.bundle import METADATA_KEY, load_bundle
-from attpc_filter.score.scorer import Scorer
+from attpc_export.judging.run_bundle import run_bundle, score_events
+from attpc_filter.errors import UsageError
+from attpc_filter.score.bundle import Bundle, load_bundle
 
 #: Share of the events kept back from training that are more novel than :data:`THRESHOLD`.
 DEFAULT_SHARE = 0.005
@@ -163,7 +161,8 @@ def add_novelty(
     events = events.take(np.flatnonzero(taken & (events.hits.counts >= contract.hits.min_hits)))
     kept_back = split_events(events.group, split["validation"], contract.training["seed"])
 
-    latent, scores = run_bundle(bundle, events)
+    scored = score_events(bundle, events)
+    latent, scores = scored.latent, scored.scores
     fitted = np.flatnonzero(~kept_back & (events.label != UNLABELLED))
     novelty = fit_novelty(latent[fitted], events.label[fitted], len(names))
     novelty = in_units_of(novelty, latent[kept_back], scores[kept_back], share)
@@ -173,28 +172,20 @@ def add_novelty(
         novelty_threshold=THRESHOLD,
         training=contract.training | {"novelty": described},
     )
-    graph = extend_graph(bundle.graph, novelty, json.dumps(asdict(contract), sort_keys=True))
-    try:
-        with Staging() as staging:
-            staged = staging.path(out)
-            staged.write_bytes(graph)
-            some = np.arange(min(_N_COMPARED, len(events)))
-            inputs = contract.make_inputs(take_events(events.hits, some))
-            found = Scorer(load_bundle(str(staged)), "cpu").run(inputs, ["novelty"])["novelty"]
-            expected = novelty.of(latent[some], scores[some])
-            difference = float(np.max(np.abs(found - expected) / (1.0 + expected)))
-            if not difference <= TOLERANCE:
-                raise OutputError(
-                    f"{out}: not written: its novelty differs by {difference:.2g} from what was"
-                    f" computed, more than {TOLERANCE:g}"
-                )
-            staging.commit()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    some = np.arange(min(_N_COMPARED, len(events)))
+
+    def check(written: Bundle) -> None:
+        names = ["novelty"]
+        found = run_bundle(written, take_events(events.hits, some), names)["novelty"]
+        expected = novelty.of(latent[some], scores[some])
+        difference = float(np.max(np.abs(found - expected) / (1.0 + expected)))
+        require_close(difference, TOLERANCE, out, "its novelty differs from what was computed")
+
+    write_bundle(extend_graph(bundle.graph, novelty), contract, out, check)
 
 
-def extend_graph(graph: bytes, novelty: Novelty, contract: str) -> bytes:
-    """Append the output ``novelty`` to a bundle's graph, and replace its contract.
+def extend_graph(graph: bytes, novelty: Novelty) -> onnx.ModelProto:
+    """Append the output ``novelty`` to a bundle's graph.
 
     Parameters
     ----------
@@ -202,8 +193,6 @@ def extend_graph(graph: bytes, novelty: Novelty, contract: str) -> bytes:
         ONNX file with the outputs ``latent`` and ``scores``.
     novelty : Novelty
         What to append.
-    contract : str
-        The new contract as JSON.
     """
     model = onnx.load_model_from_string(graph)
     n_classes, size = novelty.mean.shape
@@ -239,7 +228,4 @@ def extend_graph(graph: bytes, novelty: Novelty, contract: str) -> bytes:
     (latent,) = (output for output in model.graph.output if output.name == "latent")
     events = latent.type.tensor_type.shape.dim[0].dim_param
     model.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, [events]))
-    helper.set_model_props(model, {METADATA_KEY: contract})
-    onnx.checker.check_model(model)
-    extended: bytes = model.SerializeToString()
-    return extended
+    return model

@@ -11,13 +11,13 @@ from onnx import compose
 
 from attpc_export.bundles.export import OPSET, export_module
 from attpc_export.bundles.trace_graph import TraceGraph
+from attpc_export.bundles.write import write_bundle
 from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.output.staging import Staging
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import N_TIME_BUCKETS, N_TRACE_COLUMNS, PAD_COLUMN, Record
-from attpc_filter.score.bundle import METADATA_KEY, Bundle, Contract, load_bundle
+from attpc_filter.score.bundle import Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
 
 #: Largest share of hits that the graph may miss or add, and difference of half of all scores:
@@ -74,16 +74,7 @@ def write_traces(model: str, out: Path, n_events: int, n_traces: int) -> None:
     head.ir_version = tail.ir_version
     merged = compose.merge_models(head, tail, [("projection", "projection")])
     contract = replace(contract, traces=batch)
-    onnx.helper.set_model_props(merged, {METADATA_KEY: contract.to_json()})
-    onnx.checker.check_model(merged)
-    try:
-        with Staging() as staging:
-            staged = staging.path(out)
-            staged.write_bytes(merged.SerializeToString())
-            _require_same(load_bundle(str(staged)), bundle, out)
-            staging.commit()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    write_bundle(merged, contract, out, lambda written: _require_same(written, bundle, out))
 
 
 def _require_able(bundle: Bundle) -> Contract:

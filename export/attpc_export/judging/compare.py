@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, confusion_matrix, f1_score
 
-from attpc_export.bundles.export import load_run
 from attpc_export.config import Config, load_config, read_settings
 from attpc_export.data.labelled import Events, load_events
 from attpc_export.heads.clusters import ClusterScores
@@ -23,7 +22,8 @@ from attpc_export.judging.latent_worth import anomaly_auc, anomaly_scores, few_l
 from attpc_export.models.backbone import kept_features, with_weights
 from attpc_export.models.base import LatentModel
 from attpc_export.training.fit import CHECKPOINT_NAME, CURVES_NAME, Inputs, apply_in_batches
-from attpc_export.training.train import CONFIG_NAME, SCORES_NAME, score, train
+from attpc_export.training.run_folder import CONFIG_NAME, SCORES_NAME, load_run
+from attpc_export.training.train import score, train
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging, write_json
 from attpc_filter.rebuild.clean import CleanSettings

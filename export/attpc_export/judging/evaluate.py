@@ -6,69 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attpc_export.data.labelled import Events, load_events, take_events
-from attpc_export.metrics import (
-    Judgement,
-    calibration_error,
-    judge,
-    purity_at,
-    tag_scores,
-)
+from attpc_export.judging.run_bundle import ScoredEvents, score_runs
+from attpc_export.metrics import Judgement, calibration_error, judge, purity_at
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import Bundle, load_bundle
-from attpc_filter.score.scorer import Scorer
 
 #: Efficiency at which purities are reported.
 EFFICIENCY = 0.95
 _CSV_HEADER = ("bundle", "sha256", "data_set", "quantity", "class", "value")
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a bundle makes of runs.
-
-    Attributes
-    ----------
-    bundle : Bundle
-        The bundle.
-    events : Events
-        All events of the runs.
-    scores : ndarray of float32, shape (n_events, n_classes)
-        Scores.
-    latent : ndarray of float32, shape (n_events, latent_size)
-        Latents.
-    novelty : ndarray of float32, shape (n_events,), or None
-        How unlike the training events an event is, if the bundle says so.
-    tags : ndarray of int64, shape (n_events,)
-        Index of the class; :data:`~attpc_export.metrics.NO_CLASS` for none.
-    """
-
-    bundle: Bundle
-    events: Events
-    scores: NDArray[np.float32]
-    latent: NDArray[np.float32]
-    novelty: NDArray[np.float32] | None
-    tags: NDArray[np.int64]
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the bundle's classes."""
-        return [event_class.name for event_class in self.bundle.contract.classes]
-
-    def class_scores(self) -> NDArray[np.float32]:
-        """Scores, but 0 of events whose scores do not count: too few hits, or too novel."""
-        contract = self.bundle.contract
-        counts = self.events.hits.counts >= contract.hits.min_hits
-        if self.novelty is not None and contract.novelty_threshold is not None:
-            counts &= self.novelty <= contract.novelty_threshold
-        return np.where(counts[:, None], self.scores, np.float32(0.0))
-
-    def labelled(self, data_set: int) -> NDArray[np.int64]:
-        """Events of a data set that have a label, by their number."""
-        return np.flatnonzero((self.events.data_set == data_set) & (self.events.label >= 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,57 +73,30 @@ def evaluate(
     return [
         result
         for model in models
-        for result in judge_scored(score_runs(load_bundle(model), data, labels, device))
+        for result in judge_scored(score_labelled_runs(load_bundle(model), data, labels, device))
     ]
 
 
-def score_runs(
+def score_labelled_runs(
     bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: str = "auto"
-) -> Scored:
-    """Score and tag all events of runs as filtering does.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        The bundle.
-    data, labels, device
-        As for :func:`evaluate`.
-
-    Returns
-    -------
-    Scored
-        Events in the order of the paths, the files' names and the event numbers.
+) -> ScoredEvents:
+    """Score all events of runs, some of which must have a label.
 
     Raises
     ------
     UsageError
         If no event has a label.
     """
-    contract = bundle.contract
-    names = [event_class.name for event_class in contract.classes]
-    events = load_events(data, labels, names, contract.hits, contract.detector)
-    if not (events.label >= 0).any():
+    scored = score_runs(bundle, data, labels, device=device, with_enough_hits=False)
+    if not (scored.events.label >= 0).any():
         raise UsageError("--labels: none of the events of --data has a label there")
-    scorer = Scorer(bundle, device)
-    threshold = contract.novelty_threshold
-    outputs = ["scores", "latent", *([] if threshold is None else ["novelty"])]
-    parts = []
-    for start in range(0, len(events), scorer.batch_size):
-        rows = np.arange(start, min(start + scorer.batch_size, len(events)))
-        inputs = contract.make_inputs(take_events(events.hits, rows))
-        parts.append(scorer.run(inputs, outputs))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
-    novelty = found.get("novelty")
-    tags = tag_scores(
-        found["scores"], events.hits.counts, contract.classes, contract.hits, novelty, threshold
-    )
-    return Scored(bundle, events, found["scores"], found["latent"], novelty, tags)
+    return scored
 
 
-def judge_scored(scored: Scored) -> list[Result]:
+def judge_scored(scored: ScoredEvents) -> list[Result]:
     """Compare what a bundle made of runs with the labels, each data set for itself."""
     names, class_scores, results = scored.classes, scored.class_scores(), []
-    for name, judgement in judge(scored.events, scored.tags, names).items():
+    for name, judgement in judge(scored.events, scored.tags(), names).items():
         rows = scored.labelled(scored.events.data_sets.index(name))
         label = scored.events.label[rows]
         purity = {

@@ -19,13 +19,14 @@ from scipy.stats import binomtest
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from attpc_export.bundles.export import load_run
 from attpc_export.data.labelled import load_events
-from attpc_export.judging.evaluate import Scored, describe, judge_scored, score_runs
+from attpc_export.judging.evaluate import describe, judge_scored, score_labelled_runs
 from attpc_export.judging.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
+from attpc_export.judging.run_bundle import ScoredEvents
 from attpc_export.metrics import calibration_bins
 from attpc_export.models.base import LatentModel
 from attpc_export.training.fit import apply_in_batches
+from attpc_export.training.run_folder import load_run
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import load_bundle
@@ -96,7 +97,7 @@ def write_report(
     }
     sections = []
     for model in models:
-        scored = score_runs(load_bundle(model), data, labels, device)
+        scored = score_labelled_runs(load_bundle(model), data, labels, device)
         for result in judge_scored(scored):
             part = _part(scored, result.data_set)
             own = {
@@ -187,7 +188,7 @@ def threshold_for(
     return row
 
 
-def _part(scored: Scored, data_set: str) -> _DataSet:
+def _part(scored: ScoredEvents, data_set: str) -> _DataSet:
     rows = scored.labelled(scored.events.data_sets.index(data_set))
     return _DataSet(
         scored.classes,

@@ -12,10 +12,11 @@ import yaml
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from attpc_export.bundles.new_head import encode_events, write_with_head
+from attpc_export.bundles.bundle_head import write_with_head
 from attpc_export.heads.clusters import ClusterHead, ClusterScores, load_clusters, save_clusters
 from attpc_export.heads.spectral import MOST_CLUSTERS, find_clusters, name_clusters
 from attpc_export.judging.pictures import Row, write_contact_sheet
+from attpc_export.judging.run_bundle import score_runs
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import load_bundle
@@ -90,13 +91,13 @@ def write_clusters(
     if n_clusters and not 2 <= n_clusters <= MOST_CLUSTERS:
         raise UsageError(f"--clusters {n_clusters}: 2 to {MOST_CLUSTERS}")
     bundle = load_bundle(model)
-    encoded = encode_events(bundle, data)
-    found = find_clusters(encoded.latent, n_clusters, seed)
-    score = score_clusters(found.head, encoded.latent)
+    scored = score_runs(bundle, data)
+    found = find_clusters(scored.latent, n_clusters, seed)
+    score = score_clusters(found.head, scored.latent)
     cluster = score.argmax(axis=1)
     others = [
         score_clusters(
-            find_clusters(encoded.latent, found.n_clusters, seed + more).head, encoded.latent
+            find_clusters(scored.latent, found.n_clusters, seed + more).head, scored.latent
         ).argmax(axis=1)
         for more in (1, 2)
     ]
@@ -111,13 +112,13 @@ def write_clusters(
         for number, rows in enumerate(shown)
     ]
     out.mkdir(parents=True, exist_ok=True)
-    write_contact_sheet(encoded.events, sheet, out / SHEET_NAME)
+    write_contact_sheet(scored.events, sheet, out / SHEET_NAME)
     classes = [event_class.name for event_class in bundle.contract.classes]
     with Staging() as staging:
         with staging.path(out / EVENTS_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["run", "event", "cluster", "probability"])
-            keys = zip(encoded.events.run, encoded.events.event, cluster, score.max(1), strict=True)
+            keys = zip(scored.events.run, scored.events.event, cluster, score.max(1), strict=True)
             writer.writerows([run, event, c + 1, f"{p:.3f}"] for run, event, c, p in keys)
         save_clusters(found.head, staging.path(out / HEAD_NAME))
         names = {number + 1: _UNNAMED for number in range(found.n_clusters)}
@@ -172,8 +173,8 @@ def name_and_write(model: str, folder: Path, data: Sequence[Path], out: Path) ->
         names.append(str(name))
     named = name_clusters(head, tuple(names), classes)
     made = {"kind": "mixture", "clusters": names}
-    encoded = encode_events(bundle, data)
-    write_with_head(bundle, ClusterScores(named), encoded, out, made)
+    scored = score_runs(bundle, data)
+    write_with_head(bundle, ClusterScores(named), scored, out, made)
 
 
 def score_clusters(head: ClusterHead, latent: NDArray[np.float32]) -> NDArray[np.float32]:

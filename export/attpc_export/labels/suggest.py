@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_export.bundles.new_head import encode_events
 from attpc_export.data.labelled import UNLABELLED
 from attpc_export.judging.pictures import Row, write_contact_sheet
+from attpc_export.judging.run_bundle import score_runs
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import load_bundle
@@ -105,10 +105,10 @@ def suggest(
         raise UsageError(f"--events {n_wanted}: must be at least 1")
     bundle = load_bundle(model)
     names = [event_class.name for event_class in bundle.contract.classes]
-    encoded = encode_events(bundle, data, labels)
-    events, scores = encoded.events, encoded.scores
+    scored = score_runs(bundle, data, labels)
+    events, scores = scored.events, scored.scores
     is_labelled = events.label != UNLABELLED
-    chosen = choose_events(encoded.latent, scores, is_labelled, n_wanted)
+    chosen = choose_events(scored.latent, scores, is_labelled, n_wanted)
     if not chosen:
         raise UsageError("--data: every event has a label already")
     rows = np.array([suggestion.row for suggestion in chosen])
@@ -184,15 +184,15 @@ def write_pseudo_labels(
         raise UsageError(f"--share {share:g}: is not in (0, 1]")
     bundle = load_bundle(model)
     names = [event_class.name for event_class in bundle.contract.classes]
-    encoded = encode_events(bundle, data, labels)
-    found = choose_sure(encoded.scores, encoded.events.label, share)
+    scored = score_runs(bundle, data, labels)
+    found = choose_sure(scored.scores, scored.events.label, share)
     with Staging() as staging:
         with staging.path(out).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["run", "event", "label", "score"])
             for row in np.flatnonzero(found != UNLABELLED):
-                score = f"{encoded.scores[row, found[row]]:.3f}"
-                event = encoded.events.run[row], encoded.events.event[row]
+                score = f"{scored.scores[row, found[row]]:.3f}"
+                event = scored.events.run[row], scored.events.event[row]
                 writer.writerow([*event, names[found[row]], score])
         staging.commit()
     return {name: int((found == index).sum()) for index, name in enumerate(names)}

@@ -35,7 +35,7 @@ _BATCH_WITHOUT_GRADIENT = 256
 _AVERAGE_WARM_UP = 10  # steps after which the running average is slow enough to be one
 
 
-class Trainee(nn.Module):
+class TrainingModel(nn.Module):
     """A latent model with the linear head that its encoder is tuned through.
 
     Parameters
@@ -86,21 +86,21 @@ def targets_of(label: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
 
 
 def fit(
-    trainee: Trainee,
+    training_model: TrainingModel,
     draw: Draw,
     validation: tuple[Inputs, NDArray[np.float32]],
     seed: int,
     device: torch.device,
     folder: Path,
 ) -> None:
-    """Train until the epochs or the patience are used up; ``trainee`` gets the best weights.
+    """Train until the epochs or the patience are used up; ``training_model`` gets the best weights.
 
     After each epoch the folder holds all that is needed to go on: if it holds a checkpoint already,
     training continues from there, with the results that an undisturbed training would have.
 
     Parameters
     ----------
-    trainee : Trainee
+    training_model : TrainingModel
         On ``device``.
     draw : callable
         Gives the inputs of an epoch and what they are to be scored as.
@@ -113,10 +113,10 @@ def fit(
     folder : Path
         Run folder.
     """
-    settings = trainee.settings
+    settings = training_model.settings
     # convolutions on a CPU are faster so
-    trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loop = _Loop(trainee, device)
+    training_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loop = _Loop(training_model, device)
     if (folder / CHECKPOINT_NAME).exists():
         loop.resume(folder)
         tqdm.write(f"resumed after epoch {len(loop.curves)}")
@@ -149,8 +149,10 @@ def fit(
             loop.save(folder, validation_loss)
             tqdm.write(_describe(loop.curves[-1], settings.epochs))
     draw_curves(folder)
-    trainee.load_state_dict(torch.load(folder / BEST_NAME, map_location=device, weights_only=True))
-    trainee.eval()
+    training_model.load_state_dict(
+        torch.load(folder / BEST_NAME, map_location=device, weights_only=True)
+    )
+    training_model.eval()
 
 
 def learning_rate(step: int, n_steps: int, settings: FitSettings) -> float:
@@ -201,28 +203,30 @@ def draw_curves(folder: Path) -> None:
 class _Loop:
     """The state of a training between two epochs."""
 
-    def __init__(self, trainee: Trainee, device: torch.device) -> None:
-        self.trainee = trainee
+    def __init__(self, training_model: TrainingModel, device: torch.device) -> None:
+        self.training_model = training_model
         self.device = device
-        self.settings = trainee.settings
+        self.settings = training_model.settings
         self.optimizer = torch.optim.AdamW(
-            trainee.parameters(),
+            training_model.parameters(),
             betas=(self.settings.beta1, self.settings.beta2),
             weight_decay=self.settings.weight_decay,
         )
-        self.average = {k: v.detach().clone() for k, v in trainee.state_dict().items()}
+        self.average = {k: v.detach().clone() for k, v in training_model.state_dict().items()}
         self.best_epoch = 0
         self.best_loss = math.inf
         self.curves: list[dict[str, float]] = []
 
     def run_epoch(self, epoch: int, inputs: Inputs, target: NDArray[np.float32]) -> float:
         """Take one step a batch; return the mean loss."""
-        self.trainee.eval()
-        if self.trainee.model.start_epoch(epoch, inputs, self.device):
+        self.training_model.eval()
+        if self.training_model.model.start_epoch(epoch, inputs, self.device):
             # the loss is another one now, and weights were set that the average does not know
             self.best_loss, self.best_epoch = math.inf, epoch
-            self.average = {k: v.detach().clone() for k, v in self.trainee.state_dict().items()}
-        self.trainee.train()
+            self.average = {
+                k: v.detach().clone() for k, v in self.training_model.state_dict().items()
+            }
+        self.training_model.train()
         # parts of nearly equal size: a last batch of one event has no variance to normalise with
         n_batches = math.ceil(len(target) / self.settings.batch_size)
         order = torch.randperm(len(target)).numpy()
@@ -235,7 +239,7 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.settings.epochs * n_batches, self.settings)
             self.optimizer.zero_grad(set_to_none=True)
-            loss, _ = self.trainee.loss(*self._batch(inputs, target, rows))
+            loss, _ = self.training_model.loss(*self._batch(inputs, target, rows))
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self._update_average(step)
@@ -244,18 +248,18 @@ class _Loop:
 
     def validate(self, inputs: Inputs, target: NDArray[np.float32]) -> tuple[float, float]:
         """Loss and macro f1 of the averaged weights."""
-        trained = {k: v.clone() for k, v in self.trainee.state_dict().items()}
-        self.trainee.load_state_dict(self.average)
-        self.trainee.eval()
+        trained = {k: v.clone() for k, v in self.training_model.state_dict().items()}
+        self.training_model.load_state_dict(self.average)
+        self.training_model.eval()
         total, logits = 0.0, []
         with torch.no_grad():
             for start in range(0, len(target), _BATCH_WITHOUT_GRADIENT):
                 rows = slice(start, start + _BATCH_WITHOUT_GRADIENT)
                 batch, wanted = self._batch(inputs, target, rows)
-                loss, batch_logits = self.trainee.loss(batch, wanted)
+                loss, batch_logits = self.training_model.loss(batch, wanted)
                 total += loss.item() * len(wanted)
                 logits.append(batch_logits.cpu().numpy())
-        self.trainee.load_state_dict(trained)
+        self.training_model.load_state_dict(trained)
         labelled = target.any(axis=1)
         found, label = np.concatenate(logits).argmax(axis=1), target.argmax(axis=1)
         macro_f1 = f1_score(label[labelled], found[labelled], average="macro", zero_division=0.0)
@@ -268,7 +272,7 @@ class _Loop:
                 self.best_loss, self.best_epoch = validation_loss, len(self.curves)
                 torch.save(self.average, staging.path(folder / BEST_NAME))
             state = {
-                "trainee": self.trainee.state_dict(),
+                "training_model": self.training_model.state_dict(),
                 "average": self.average,
                 "optimizer": self.optimizer.state_dict(),
                 "best_epoch": self.best_epoch,
@@ -285,7 +289,7 @@ class _Loop:
     def resume(self, folder: Path) -> None:
         """Take the state from the folder's checkpoint."""
         state = torch.load(folder / CHECKPOINT_NAME, map_location=self.device, weights_only=True)
-        self.trainee.load_state_dict(state["trainee"])
+        self.training_model.load_state_dict(state["training_model"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
@@ -300,7 +304,7 @@ class _Loop:
     def _update_average(self, step: int) -> None:
         keep = min(self.settings.average_decay, (1 + step) / (_AVERAGE_WARM_UP + step))
         with torch.no_grad():
-            for name, value in self.trainee.state_dict().items():
+            for name, value in self.training_model.state_dict().items():
                 if value.is_floating_point():
                     self.average[name].lerp_(value, 1.0 - keep)
                 else:

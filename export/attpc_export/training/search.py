@@ -18,7 +18,8 @@ from attpc_export.models.ar1 import Ar1Settings
 from attpc_export.models.draw import DrawSettings
 from attpc_export.models.latent import LatentSettings
 from attpc_export.models.layers import Activation, ConvolutionSettings
-from attpc_export.training.train import SCORES_NAME, train
+from attpc_export.training.run_folder import SCORES_NAME
+from attpc_export.training.train import train
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 

@@ -1,26 +1,27 @@
-"""A new head on stored latents: other labels, the same encoder, no images."""
+"""A head for ``attpc-filter retag --head``, fitted on stored latents: no images, no raw data."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedGroupKFold
 
 from attpc_export import __version__
 from attpc_export.data.labelled import UNLABELLED, groups_of, hash_files, read_labels
-from attpc_export.heads.linear import Head, fit_head, temperature_of
+from attpc_export.heads.cross_validation import (
+    CrossValidation,
+    cross_validate,
+    describe_f1,
+    f1_by_class,
+)
+from attpc_export.heads.linear import Head, fit_head
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.output.head_file import write_head
 from attpc_filter.output.latents import read_latents
 from attpc_filter.output.manifest import read_manifest
 from attpc_filter.output.tag_table import read_tags, scores_of
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class LatentEvents:
 
 
 @dataclass(frozen=True, slots=True)
-class Refit:
-    """How a new head was fitted and how good it is, by events that did not fit it.
+class RetagHeadFit:
+    """How a head was fitted and how good it is, by events that did not fit it.
 
     Attributes
     ----------
@@ -59,31 +60,38 @@ class Refit:
         Scored events that have a label.
     events_scored : int
         Scored events, with a label or without.
-    events_by_class : dict of str to int
-        Labelled ones of each class of the head.
-    folds : int
-        Parts of the cross-validation: each was scored by a head that the others fitted.
-    f1 : dict of str to float
-        Cross-validated f1 score of each class, an event being of the class with the highest score.
+    cross_validation : CrossValidation
+        How good the new head is.
     f1_stored : dict of str to float
-        That of the stored scores, on the same events.
+        f1 of the stored scores, on the same events.
     """
 
     events: int
     events_scored: int
-    events_by_class: dict[str, int]
-    folds: int
-    f1: dict[str, float]
+    cross_validation: CrossValidation
     f1_stored: dict[str, float]
 
+    def describe(self) -> str:
+        """A few lines of text."""
+        found = self.cross_validation
+        by_class = ", ".join(f"{n} {name}" for name, n in found.events_by_class.items())
+        lines = [
+            f"labelled: {self.events} of {self.events_scored} scored events: {by_class}",
+            "f1, the class being that of the highest score; new head cross-validated in"
+            f" {found.folds} parts:",
+        ]
+        for title, f1 in (("new head", found.f1), ("stored scores", self.f1_stored)):
+            lines.append(f"  {title:<14} {describe_f1(f1)}")
+        return "\n".join(lines)
 
-def refit_head(
+
+def fit_retag_head(
     folders: Sequence[Path],
     labels: Sequence[Path],
     out: Path,
     inverse_regularisation: float = 1.0,
     group_column: str = "",
-) -> Refit:
+) -> RetagHeadFit:
     """Fit a head on the stored latents of labelled events, and write it.
 
     The head has the classes that occur among the labels; its scores are calibrated on those of the
@@ -126,43 +134,37 @@ def refit_head(
         )
     names = [events.classes[index] for index in present]
     latent, group = events.latent[rows], groups_of(joined)[rows]
-    logits, folds = _cross_validate(latent, label, group, names, inverse_regularisation)
-    head = fit_head(latent, label, inverse_regularisation)
-    temperature = temperature_of(logits, label)
-    refit = Refit(
+
+    def fit(some: NDArray[np.int64]) -> Head:
+        return fit_head(latent[some], label[some], inverse_regularisation)
+
+    found = cross_validate(fit, latent, label, group, names)
+    head = fit(np.arange(len(rows)))
+    stored = events.scores[rows].argmax(axis=1)
+    result = RetagHeadFit(
         events=len(rows),
         events_scored=len(events.run),
-        events_by_class=dict(zip(names, np.bincount(label).tolist(), strict=True)),
-        folds=folds,
-        f1=_f1(label, logits.argmax(axis=1), names),
-        f1_stored=_f1(all_labels[rows], events.scores[rows].argmax(axis=1), events.classes),
+        cross_validation=found,
+        f1_stored=f1_by_class(all_labels[rows], stored, events.classes),
     )
     made = {
         "attpc_export": __version__,
         "folders": [str(folder) for folder in folders],
         "labels": [asdict(file) for file in hash_files(labels)],
         "inverse_regularisation": inverse_regularisation,
-        "temperature": temperature,
+        "events": result.events,
+        "events_scored": result.events_scored,
+        "f1_stored": result.f1_stored,
     }
-    made |= asdict(refit)
     write_head(
-        *(out, events.model_sha256, names, head.weight / temperature, head.bias / temperature, made)
+        out,
+        events.model_sha256,
+        names,
+        head.weight / found.temperature,
+        head.bias / found.temperature,
+        made | asdict(found),
     )
-    return refit
-
-
-def describe(refit: Refit) -> str:
-    """Put a fit into a few lines of text."""
-    by_class = ", ".join(f"{n} {name}" for name, n in refit.events_by_class.items())
-    lines = [
-        f"labelled: {refit.events} of {refit.events_scored} scored events: {by_class}",
-        f"f1, the class being that of the highest score; new head cross-validated in {refit.folds}"
-        " parts:",
-    ]
-    for title, f1 in (("new head", refit.f1), ("stored scores", refit.f1_stored)):
-        each = "  ".join(f"{name} {value:.4f}" for name, value in f1.items())
-        lines.append(f"  {title:<14} macro {np.mean(list(f1.values())):.4f}   {each}")
-    return "\n".join(lines)
+    return result
 
 
 def load_latents(folders: Sequence[Path]) -> LatentEvents:
@@ -222,38 +224,3 @@ def _load_run(path: Path, tag_table: Path) -> LatentEvents:
         latent=latent[scored],
         scores=scores_of(table, classes)[scored],
     )
-
-
-def _cross_validate(
-    latent: NDArray[np.float32],
-    label: NDArray[np.int64],
-    group: NDArray[np.int64],
-    names: list[str],
-    inverse_regularisation: float,
-) -> tuple[NDArray[np.float64], int]:
-    """Logits of each event by a head that was fitted without it, and the number of parts."""
-    groups = Counter(kind for kind, _ in set(zip(label.tolist(), group.tolist(), strict=True)))
-    folds = min(_FOLDS, *groups.values())
-    logits = np.empty((len(label), len(names)))
-    parts = (
-        list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(latent, label, group))
-        if folds > 1
-        else []
-    )
-    if not parts or any(len(np.unique(label[rows])) < len(names) for rows, _ in parts):
-        fewest = min(groups, key=lambda kind: groups[kind])
-        raise UsageError(
-            f"--labels: {groups[fewest]} labelled {names[fewest]} among the scored events, too few"
-            " for a cross-validation; label more"
-        )
-    for rows, others in parts:
-        head: Head = fit_head(latent[rows], label[rows], inverse_regularisation)
-        logits[others] = head.logits(latent[others])
-    return logits, folds
-
-
-def _f1(label: NDArray[np.int64], tag: NDArray[np.int64], names: list[str]) -> dict[str, float]:
-    """Score each class that occurs among the labels."""
-    present = np.unique(label)
-    f1 = f1_score(label, tag, labels=present, average=None, zero_division=0.0)
-    return {names[index]: float(value) for index, value in zip(present, f1, strict=True)}

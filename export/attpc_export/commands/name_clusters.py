@@ -1,0 +1,24 @@
+"""``attpc-export name-clusters``: make a bundle of clusters that have names."""
+
+import argparse
+from pathlib import Path
+
+from attpc_export.commands.arguments import add_bundle_out, add_runs, print_bundle
+
+HELP = "write a copy of a bundle whose head is its clusters, once you have named them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("bundle", help="the one whose latent was clustered")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="output of find-clusters")
+    add_runs(parser)
+    add_bundle_out(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make a bundle of clusters that have names."""
+    from attpc_export.labels.name_clusters import name_and_write
+
+    name_and_write(options.bundle, options.folder, options.data, options.out)
+    print_bundle(options.out)
