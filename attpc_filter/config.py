@@ -6,7 +6,7 @@ The command line wins over the YAML file, the file over the defaults.
 import difflib
 import math
 import os
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,9 +16,14 @@ import yaml
 from attpc_filter.errors import UsageError
 from attpc_filter.root_options import ROLES, RootOptions
 
+#: What an option is about; the command line, the YAML file and the reference show options so.
+Group = Literal["Model", "Output", "Speed", "Detector", "ROOT files"]
 
-def _option(default: Any, help: str, unit: str = "", metavar: str | None = None) -> Any:
-    metadata = {"help": help, "unit": unit, "metavar": metavar}
+
+def _option(
+    group: Group, default: Any, help: str, unit: str = "", metavar: str | None = None
+) -> Any:
+    metadata = {"group": group, "help": help, "unit": unit, "metavar": metavar}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -29,59 +34,90 @@ class Config:
     """The options of ``attpc-filter run``; each one's help stands beside it."""
 
     model: str = _option(
-        "default", "bundle that ships, or path of an ONNX file", metavar="NAME|FILE"
-    )
-    device: str = _option(
-        "auto",
-        "where the model runs: cpu; cuda, which insists; cuda:1 for a certain GPU; auto takes CUDA"
-        " where there is one",
-        metavar="DEVICE",
-    )
-    streams: Literal["link", "copy", "none"] = _option(
-        "link",
-        "how streams hold their events: links into the input (no disk), copies with checksums,"
-        " or no streams",
-    )
-    keep_hits: bool = _option(
-        False, "write the rebuilt hits of every event, to be scored again without the raw data"
-    )
-    keep_latents: bool = _option(
-        False, "write the model's latent of every event, for a new head (attpc-filter retag --head)"
+        "Model", "default", "bundle that ships, or path of an ONNX file", metavar="NAME|FILE"
     )
     thresholds: dict[str, float] = _option(
-        {}, "thresholds in place of the model's, by class", "score, 0 to 1", "CLASS=SCORE"
-    )
-    strict: bool = _option(False, "exit with 1 if an event of any run was unreadable")
-    overwrite: bool = _option(False, "replace an earlier output in the output folder")
-    picture: bool = _option(True, "draw summary.png")
-    threads: int = _option(0, "cores to work on, a process each; 0: all it may use", "threads", "N")
-    pad_plane: Path | None = _option(
-        None, "CSV of the pads (x_mm, y_mm, ...) in place of the AT-TPC's", "mm", "FILE"
-    )
-    pad_gains: Path | None = _option(None, "CSV with a gain a pad", "", "FILE")
-    pad_time_offsets: Path | None = _option(
-        None, "CSV with a time offset a pad", "time buckets", "FILE"
-    )
-    micromegas_time_bucket: float | None = _option(
-        None, "time of hits at the micromegas; left out: the model's", "time buckets", "TB"
-    )
-    window_time_bucket: float | None = _option(
-        None, "time of hits at the window; left out: the model's", "time buckets", "TB"
-    )
-    detector_length: float | None = _option(
-        None, "length of the drift; left out: the model's", "mm", "MM"
+        "Model",
+        {},
+        "thresholds in place of the model's, by class",
+        "score, 0 to 1",
+        "CLASS=SCORE",
     )
 
-    root_tree: str = _option("", "ROOT files: tree to read; left out, found by class", "", "NAME")
+    streams: Literal["link", "copy", "none"] = _option(
+        "Output",
+        "link",
+        "how streams hold their events: link points into the input file and takes no disk space;"
+        " copy holds the events and checks the copy; none writes no streams",
+    )
+    keep_hits: bool = _option(
+        "Output",
+        False,
+        "write the rebuilt hits of every event, to be scored again without the raw data",
+    )
+    keep_latents: bool = _option(
+        "Output",
+        False,
+        "write the model's latent of every event, for a new head (attpc-filter retag --head)",
+    )
+    picture: bool = _option("Output", True, "draw summary.png")
+    overwrite: bool = _option("Output", False, "replace an earlier output in the output folder")
+    strict: bool = _option("Output", False, "exit with 1 if an event of any run was unreadable")
+
+    device: str = _option(
+        "Speed",
+        "auto",
+        "where the model runs: cpu; cuda or cuda:1, an error without such a GPU; auto, a GPU if"
+        " there is one",
+        metavar="DEVICE",
+    )
+    threads: int = _option(
+        "Speed",
+        0,
+        "cores to work on, one process each; 0: all that this program may use",
+        "threads",
+        "N",
+    )
+
+    pad_plane: Path | None = _option(
+        "Detector",
+        None,
+        "CSV of the pads (x_mm, y_mm, ...) in place of the AT-TPC's",
+        "mm",
+        "FILE",
+    )
+    pad_gains: Path | None = _option("Detector", None, "CSV with one gain a pad", "", "FILE")
+    pad_time_offsets: Path | None = _option(
+        "Detector", None, "CSV with one time offset a pad", "time buckets", "FILE"
+    )
+    micromegas_time_bucket: float | None = _option(
+        "Detector",
+        None,
+        "time of hits at the micromegas; left out: the model's",
+        "time buckets",
+        "TB",
+    )
+    window_time_bucket: float | None = _option(
+        "Detector", None, "time of hits at the window; left out: the model's", "time buckets", "TB"
+    )
+    detector_length: float | None = _option(
+        "Detector", None, "length of the drift; left out: the model's", "mm", "MM"
+    )
+
+    root_tree: str = _option(
+        "ROOT files", "", "tree to read; left out: the tree that holds events", "", "NAME"
+    )
     root_branch: str = _option(
+        "ROOT files",
         "",
-        "ROOT files: branch of AtRawEvent or AtEvent; left out, found by class",
+        "branch of AtRawEvent or AtEvent; left out: the branch of that class",
         "",
         "NAME",
     )
     root_columns: dict[str, str] = _option(
+        "ROOT files",
         {},
-        "ROOT files: the columns of a plain tree, by what is in them"
+        "columns of a plain tree, each by what it holds"
         f" ({', '.join(ROLES)}); time in time buckets, x, y, z in mm",
         "",
         "ROLE=COLUMN",
@@ -186,18 +222,37 @@ def _checked(name: str, value: Any) -> Any:
     raise UsageError(f"{name}: {value!r} is not of type {wanted}")
 
 
+def options_by_group() -> dict[str, list[Field[Any]]]:
+    """The options, in order, by what they are about."""
+    groups: dict[str, list[Field[Any]]] = {name: [] for name in get_args(Group)}
+    for option in fields(Config):
+        groups[option.metadata["group"]].append(option)
+    return groups
+
+
+def default_of(option: Field[Any]) -> Any:
+    """The default of an option."""
+    return option.default if option.default_factory is MISSING else option.default_factory()
+
+
 def example_yaml() -> str:
     """A YAML file with every option, its default, unit and help: all commented out."""
     lines = ["# attpc-filter run --config THIS_FILE: take the # from what you want to change.", ""]
-    for option in fields(Config):
-        kind, _ = option_type(option.name)
-        default = option.default if option.default_factory is MISSING else option.default_factory()
-        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
-        choices = () if is_table(kind) else get_args(kind)
-        lines.append(f"# {option.metadata['help']}{unit}")
-        if choices:
-            lines.append(f"# one of: {', '.join(choices)}")
-        shown = "null" if default is None else yaml.safe_dump(default, default_flow_style=True)
-        lines.append(f"#{option.name}: {shown.removesuffix('...' + chr(10)).strip()}")
-        lines.append("")
+    for group, options in options_by_group().items():
+        lines += [f"# ---- {group}", ""]
+        for option in options:
+            lines += [*_example_lines(option), ""]
     return "\n".join(lines)
+
+
+def _example_lines(option: Field[Any]) -> list[str]:
+    kind, _ = option_type(option.name)
+    unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
+    choices = () if is_table(kind) else get_args(kind)
+    default = default_of(option)
+    shown = "null" if default is None else yaml.safe_dump(default, default_flow_style=True)
+    return [
+        f"# {option.metadata['help']}{unit}",
+        *([f"# one of: {', '.join(choices)}"] if choices else []),
+        f"#{option.name}: {shown.removesuffix('...' + chr(10)).strip()}",
+    ]

@@ -29,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the numbers")
     parser.add_argument("--png", type=Path, metavar="OUT", help="picture of the times")
-    for name in ("model", "device", "streams", "threads", "root_"):
-        add_options(parser, name)
+    add_options(parser, "model", "device", "streams", "threads", "ROOT files")
 
 
 def act(options: argparse.Namespace, command: str) -> int:

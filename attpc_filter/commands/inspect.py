@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--event", type=int, metavar="N", help="event number")
     parser.add_argument("--png", type=Path, metavar="OUT", help="picture of the event")
     parser.add_argument("--model", default="default", metavar="NAME|FILE", help="whose hits")
-    add_options(parser, "root_")
+    add_options(parser, "ROOT files")
 
 
 def act(options: argparse.Namespace, command: str) -> int:
