@@ -33,7 +33,7 @@ from attpc_filter.output.manifest import RunOutcome
 from attpc_filter.output.staging import Staging
 from attpc_filter.pipeline import filter_run, start_job
 from attpc_filter.rebuild.hits import rebuild_hits
-from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
+from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, Hits, Record
 from attpc_filter.tagging.stages import (
     BATCH_EVENTS,
     BUFFER_TRACES,
@@ -150,7 +150,7 @@ def bench(
             told(name)
             steps.append(_measure(name, of, work, repeats))
 
-        buffer = np.empty((BUFFER_TRACES, N_TRACE_COLUMNS), np.int16)
+        buffer = np.empty((BUFFER_TRACES, N_HARDWARE_COLUMNS + tagger.detector.n_samples), np.int16)
         for name, read in bare_reads(run, buffer).items():
             measure(name, sample, read)
 
@@ -262,7 +262,8 @@ def _look_at(run: Run) -> tuple[Sample, list[Record]]:
     """Count what the events hold; the first of them, with their traces, to measure rebuilding."""
     held: list[Record] = []
     n_traces = n_bytes = held_bytes = used = 0
-    room = allocate_new(_HELD_BYTES // (2 * N_TRACE_COLUMNS))
+    n_columns = N_HARDWARE_COLUMNS + (run.n_samples or N_TIME_BUCKETS)
+    room = np.empty((_HELD_BYTES // (2 * n_columns), n_columns), np.int16)
 
     def allocate(rows: int) -> NDArray[np.int16]:  # one behind the other, as in a job's buffers
         nonlocal used
@@ -321,7 +322,7 @@ def _read_all(run: Run, buffer: NDArray[np.int16]) -> None:
 
 
 def _rebuild(records: list[Record], tagger: Tagger) -> Hits:
-    return rebuild_hits(records, tagger.plane, tagger.contract.hits, tagger.calibration)
+    return rebuild_hits(records, tagger.detector, tagger.contract.hits)
 
 
 def _inputs(hits: Hits, tagger: Tagger) -> dict[str, NDArray[np.float32]]:

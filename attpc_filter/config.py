@@ -43,6 +43,7 @@ class Config:
         "score, 0 to 1",
         "CLASS=SCORE",
     )
+    n_samples: int = _option(512, "samples of a trace in the run", "time buckets", "N")
 
     streams: Literal["link", "copy", "none"] = _option(
         "Output",

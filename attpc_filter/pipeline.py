@@ -186,7 +186,7 @@ def _describe_job(job: Job, command: str) -> dict[str, Any]:
         "device": job.device,
         "config": {k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
         "thresholds": dict(zip(tagger.classes, tagger.thresholds, strict=True)),
-        "calibration": asdict(tagger.calibration),
+        "calibration": asdict(tagger.detector.calibration),
         "versions": package_versions(),
         "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores",
     }

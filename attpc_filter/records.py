@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 #: Columns of a trace matrix: CoBo, AsAd, AGET, channel, pad number, then the ADC samples.
 N_HARDWARE_COLUMNS = 5
 PAD_COLUMN = 4
+#: Samples of a trace where a file says nothing else; a run's own: :attr:`Run.n_samples`.
 N_TIME_BUCKETS = 512
 N_TRACE_COLUMNS = N_HARDWARE_COLUMNS + N_TIME_BUCKETS
 
@@ -39,7 +40,7 @@ class Record:
         Event number in its file.
     name : str
         Name of the event's object in its file: a writer links or copies by it.
-    traces : ndarray of int16, shape (n_traces, 517), or None
+    traces : ndarray of int16, shape (n_traces, 5 + n_samples), or None
         The trace matrix, if the file holds traces.
     points : ndarray of float64, shape (n_points, 7), or None
         Hits in the columns of :data:`POINT_COLUMNS`, if the file holds hits. ``z_mm`` is NaN

@@ -34,8 +34,8 @@ from long_run import make_long_run
 from attpc_filter.bench import processor
 from attpc_filter.formats.hdf5.ceilings import bare_reads
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
-from attpc_filter.rebuild.padplane import load_padplane
+from attpc_filter.rebuild.detector import load_detector
+from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.tagging.stages import BUFFER_TRACES
@@ -74,7 +74,7 @@ def steps_alone(run_file: Path) -> dict[str, float]:
 
     Rebuilt is what was just read into a buffer, as in a job; the clock runs for rebuilding only.
     """
-    plane = load_padplane(None, None, None)
+    detector = load_detector()
     buffer = np.empty((BUFFER_TRACES, N_TRACE_COLUMNS), np.int16)
 
     with open_run(run_file) as run:
@@ -84,7 +84,7 @@ def steps_alone(run_file: Path) -> dict[str, float]:
             for part in run.parts(run.events, buffer):
                 n_traces += sum(len(r.traces) for r in part if r.traces is not None)
                 began = time.perf_counter()
-                rebuild_hits(part, plane, HitSettings(), ZCalibration())
+                rebuild_hits(part, detector, HitSettings())
                 seconds += time.perf_counter() - began
             return n_traces / seconds
 

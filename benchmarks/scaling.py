@@ -148,7 +148,7 @@ def main() -> None:
     chance = np.random.default_rng(1)
     traces = chance.permutation(np.concatenate(matrices))
     each = [Record(0, "", traces=trace[None]) for trace in traces[:20_000]]
-    hits = rebuild_hits(each, tagger.plane, tagger.contract.hits, tagger.calibration)
+    hits = rebuild_hits(each, tagger.detector, tagger.contract.hits)
     lit, dark = traces[:20_000][hits.counts > 0], traces[:20_000][hits.counts == 0]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from attpc_filter.formats.registry import open_run
+from attpc_filter.rebuild.detector import load_detector
 from attpc_filter.rebuild.hits import rebuild_hits
-from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.score.scorer import Scorer
 from attpc_filter.tagging.stages import BATCH_EVENTS
@@ -29,13 +29,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--models", nargs="+", default=["default", "accurate"])
     options = parser.parse_args()
-    plane = load_padplane()
     for name in options.models:
         bundle = load_bundle(name)
         contract = bundle.contract
         with open_run(options.run) as run:
             records = [run.read(*event) for event in run.events[:BATCH_EVENTS]]
-        hits = rebuild_hits(records, plane, contract.hits, contract.detector)
+        hits = rebuild_hits(records, load_detector(calibration=contract.detector), contract.hits)
         scorer = Scorer(bundle, "cpu", 1, len(records))
         inputs = contract.make_inputs(hits)
         outputs = ["scores"] if contract.novelty_threshold is None else ["scores", "novelty"]

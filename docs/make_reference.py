@@ -16,7 +16,7 @@ from attpc_filter.cli import COMMANDS
 from attpc_filter.config import default_of, example_yaml, option_type, options_by_group
 from attpc_filter.formats.hdf5 import hit_store
 from attpc_filter.output import head_file, latents, manifest, tag_table
-from attpc_filter.rebuild import clean, hits, point_set, projection
+from attpc_filter.rebuild import clean, detector, hits, point_set, projection
 from attpc_filter.score import bundle
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -70,7 +70,8 @@ def page() -> str:
                 bundle.Contract,
                 bundle.EventClass,
                 hits.HitSettings,
-                hits.ZCalibration,
+                detector.ZCalibration,
+                detector.Detector,
                 clean.CleanSettings,
                 projection.ProjectionSettings,
                 point_set.PointSetSettings,

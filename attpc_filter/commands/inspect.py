@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace, command: str) -> int:
     """Print what the file holds."""
     from attpc_filter.formats.registry import list_contents, open_run
+    from attpc_filter.rebuild.detector import load_detector
     from attpc_filter.rebuild.hits import rebuild_hits
-    from attpc_filter.rebuild.padplane import load_padplane
     from attpc_filter.score.bundle import load_bundle
 
     if options.png is not None and options.event is None:
@@ -68,8 +68,8 @@ def act(options: argparse.Namespace, command: str) -> int:
         if record.reason:
             raise UsageError(f"{options.run}: event {options.event}: {record.reason}")
         contract = load_bundle(options.model).contract
-        plane = load_padplane()
-        hits = rebuild_hits([record], plane, contract.hits, contract.detector)
+        detector = load_detector(calibration=contract.detector)
+        hits = rebuild_hits([record], detector, contract.hits)
         title = f"{options.run.name}, event {options.event}"
         if record.traces is not None:
             console.say(out, "traces", str(len(record.traces)))
@@ -79,7 +79,7 @@ def act(options: argparse.Namespace, command: str) -> int:
         if options.png is not None:
             from attpc_filter.pictures import draw_event
 
-            draw_event(record, hits, plane, contract.radius_mm, title, options.png)
+            draw_event(record, hits, detector.plane, contract.radius_mm, title, options.png)
             console.say(out, "picture", str(options.png))
     return 0
 

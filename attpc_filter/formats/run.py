@@ -18,7 +18,8 @@ StreamMode = Literal["link", "copy"]
 #: Number and object name of events.
 Events = list[tuple[int, str]]
 
-#: Gives room for a trace matrix of so many rows: an array of int16, shape (rows, 517).
+#: Gives an array of int16 for a trace matrix of so many rows, one column a hardware number and
+#: sample; what needs other columns makes an array of its own.
 Allocate = Callable[[int], NDArray[np.int16]]
 
 
@@ -75,6 +76,9 @@ class Run(ABC):
         Run number, from the file's name; 0 if the name holds none.
     events : list of (int, str)
         Number and object name of every event that is there, ascending by number. Gaps stay gaps.
+    n_samples : int or None
+        Samples of a trace, as the first events have them; an event with another number is
+        unreadable. None if the first events hold no traces.
     hits_made : dict or None
         How the file's hits were made from traces, if it holds such and says so.
     has_streams : bool
@@ -88,6 +92,7 @@ class Run(ABC):
         self.path = path
         self.number = run_number(path)
         self.events: Events = []
+        self.n_samples: int | None = None
         self.hits_made: dict[str, Any] | None = None
 
     @property
@@ -128,7 +133,7 @@ class Run(ABC):
         ----------
         events : list of (int, str)
             Which events.
-        buffer : ndarray of int16, shape (n_rows, 517)
+        buffer : ndarray of int16, shape (n_rows, 5 + n_samples)
             Room for their traces, used again for every part.
 
         Yields

@@ -67,7 +67,7 @@ class RunWriter:
                     staged("hits", ".h5"),
                     run,
                     tagger.how_hits_are_made(),
-                    asdict(tagger.calibration),
+                    asdict(tagger.detector.calibration),
                 )
             if config.keep_latents:
                 self._latents = LatentWriter(

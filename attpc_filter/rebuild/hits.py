@@ -14,10 +14,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from attpc_filter.rebuild import kernels
-from attpc_filter.rebuild.padplane import PadPlane
-from attpc_filter.records import N_TIME_BUCKETS, Hits, Record, join_hits
+from attpc_filter.rebuild.detector import Detector, ZCalibration, check_samples, z_of_time_bucket
+from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Record, join_hits
 
-_N = N_TIME_BUCKETS
 _RIPPLE_SAMPLES = 12
 
 
@@ -30,7 +29,7 @@ class HitSettings:
     mode : {"multi", "peak"}
         All peaks of a trace, or the largest sample only.
     baseline_window_scale : float
-        The baseline is a moving average over 512 / scale time buckets (``multi``).
+        The baseline is a moving average over n_samples / scale time buckets (``multi``).
     peak_separation : float
         Smallest distance between two peaks [time buckets].
     peak_prominence : float
@@ -58,49 +57,36 @@ class HitSettings:
     min_hits: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class ZCalibration:
-    """From time bucket to z, by two references and a constant drift velocity.
-
-    Attributes
-    ----------
-    micromegas_time_bucket, window_time_bucket : float
-        Time buckets of hits at the micromegas and at the window.
-    detector_length : float
-        Length of the drift [mm].
-    """
-
-    micromegas_time_bucket: float = 38.0
-    window_time_bucket: float = 278.0
-    detector_length: float = 1000.0
-
-
-def rebuild_hits(
-    records: list[Record], plane: PadPlane, settings: HitSettings, calibration: ZCalibration
-) -> Hits:
+def rebuild_hits(records: list[Record], detector: Detector, settings: HitSettings) -> Hits:
     """Rebuild the hits of a batch of events.
 
     Parameters
     ----------
     records : list of Record
         Events with a trace matrix, with points, or with neither (unreadable: no hits).
-    plane : PadPlane
-        Positions and corrections of the pads; traces of pads outside the plane give no hit.
+        All trace matrices have the same number of columns.
+    detector : Detector
+        Pads and drift; traces of pads outside the plane give no hit. The number of samples is that
+        of the matrices. Points that have only a time bucket get their z from the calibration.
     settings : HitSettings
         How traces become hits. Points were made elsewhere and are taken as they are.
-    calibration : ZCalibration
-        z of hits from traces, and of points that have only a time bucket.
 
     Returns
     -------
     Hits
         Hits of event ``i`` in the order of its traces (and of its points).
+
+    Raises
+    ------
+    ValueError
+        If the number of samples is no multiple of 32.
     """
+    plane, calibration = detector.plane, detector.calibration
     matrices = [record.traces for record in records if record.traces is not None]
     if not matrices:
         return _hits_of_points(records, calibration)
     if any(record.points is not None for record in records):
-        each = [rebuild_hits([record], plane, settings, calibration) for record in records]
+        each = [rebuild_hits([record], detector, settings) for record in records]
         return join_hits(each)
     rows = [0 if record.traces is None else len(record.traces) for record in records]
     room = sum(rows) * (settings.max_peaks if settings.mode == "multi" else 1)
@@ -108,10 +94,13 @@ def rebuild_hits(
     pad = np.empty(room, np.int32)
     columns = np.empty((6, room), np.float32)
     offsets = np.empty(len(records) + 1, np.int64)
-    taps = baseline_taps(settings.baseline_window_scale)
+    traces = _one_matrix(matrices)
+    n_samples = traces.shape[1] - N_HARDWARE_COLUMNS
+    check_samples(n_samples)
+    taps = baseline_taps(settings.baseline_window_scale, n_samples)
     kernels.hits_of_traces(
         taps,
-        _one_matrix(matrices),
+        traces,
         np.concatenate([[0], np.cumsum(rows)]),
         plane.x,
         plane.y,
@@ -120,7 +109,7 @@ def rebuild_hits(
         plane.beam,
         settings.drop_beam_pads,
         settings.mode == "multi",
-        _N / settings.baseline_window_scale,
+        n_samples / settings.baseline_window_scale,
         settings.peak_separation,
         settings.peak_prominence,
         settings.peak_max_width,
@@ -166,50 +155,31 @@ def _hits_of_points(records: list[Record], calibration: ZCalibration) -> Hits:
     return Hits(offsets, points[:, 6].astype(np.int32), x, y, z, time_bucket, charge, integral)
 
 
-def z_of_time_bucket(
-    time_bucket: NDArray[np.float32], calibration: ZCalibration
-) -> NDArray[np.float32]:
-    """Drift distance: z = (window - tb) / (window - micromegas) x length.
-
-    Parameters
-    ----------
-    time_bucket : ndarray of float32
-        Time buckets of the hits.
-    calibration : ZCalibration
-        The two references and the length.
-
-    Returns
-    -------
-    ndarray of float32
-        z [mm]; 0 at the window, the detector's length at the micromegas.
-    """
-    span = calibration.window_time_bucket - calibration.micromegas_time_bucket
-    z = (calibration.window_time_bucket - time_bucket) * (calibration.detector_length / span)
-    return z.astype(np.float32)
-
-
 @functools.lru_cache
-def baseline_taps(window_scale: float) -> NDArray[np.float32]:
+def baseline_taps(window_scale: float, n_samples: int) -> NDArray[np.float32]:
     """Taps of the baseline's moving average, one side.
 
-    Spyral multiplies the Fourier transform of the base with sinc(k / scale), k = -256 .. 255: a
-    circular moving average over 512 / scale samples whose edges, cut at the Nyquist frequency,
-    ripple. The ripple decides where a saturated, flat-topped peak has its largest sample, so the
-    taps follow it for 12 samples beyond the edge (0.1% of the hits then differ; 1% without it).
+    Spyral multiplies the Fourier transform of the base with sinc(k / scale), k = -256 .. 255 for
+    512 samples. That is a circular moving average over 512 / scale samples whose edges ripple,
+    because the transform is cut at the Nyquist frequency. The ripple decides where a saturated,
+    flat-topped peak has its largest sample, so the taps follow it for 12 samples beyond the edge
+    (0.1% of the hits then differ; 1% without it).
 
     Parameters
     ----------
     window_scale : float
         Spyral's ``baseline_window_scale``.
+    n_samples : int
+        Samples of a trace.
 
     Returns
     -------
     ndarray of float32, shape (1 + a multiple of 5,)
         Centre tap, then the taps at distance 1, 2, ...; each holds for both sides; their sum is 1.
     """
-    frequencies = np.arange(-_N // 2, _N // 2)
+    frequencies = np.arange(-n_samples // 2, n_samples // 2)
     kernel = np.fft.ifft(np.fft.ifftshift(np.sinc(frequencies / window_scale))).real
-    reach = min(int(np.ceil(_N / window_scale / 2)) + _RIPPLE_SAMPLES, _N // 2 - 5)
+    reach = min(int(np.ceil(n_samples / window_scale / 2)) + _RIPPLE_SAMPLES, n_samples // 2 - 5)
     taps = np.zeros(1 + -(-reach // 5) * 5)
     taps[: reach + 1] = kernel[: reach + 1]
     normalised: NDArray[np.float32] = (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
@@ -221,20 +191,25 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
 
     Parameters
     ----------
-    trace : ndarray of int16, shape (512,)
+    trace : ndarray of int16, shape (n_samples,)
         The ADC samples.
     window_scale : float
-        The moving average runs over 512 / scale time buckets.
+        The moving average runs over n_samples / scale time buckets.
 
     Returns
     -------
-    ndarray of float32, shape (512,)
+    ndarray of float32, shape (n_samples,)
         Samples above the baseline [ADC], cut to integers.
     """
-    taps = baseline_taps(window_scale)
-    scratch = kernels.make_scratch(len(taps))
+    taps = baseline_taps(window_scale, len(trace))
+    scratch = kernels.make_scratch(len(taps), len(trace))
     kernels.subtract_baseline(
-        np.ascontiguousarray(trace, np.int16), taps, _N / window_scale, -kernels.LARGE, scratch
+        np.ascontiguousarray(trace, np.int16),
+        len(trace),
+        taps,
+        len(trace) / window_scale,
+        -kernels.LARGE,
+        scratch,
     )
     signal: NDArray[np.float32] = scratch.blocks.reshape(-1).astype(np.float32)
     return signal

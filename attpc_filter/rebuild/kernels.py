@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, PAD_COLUMN
+from attpc_filter.rebuild.detector import DEFAULT_SAMPLES, SAMPLES_A_BLOCK
+from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN
 
-_N = N_TIME_BUCKETS
-_MAX_CANDIDATES = _N // 2
-BLOCK = 32
+BLOCK = SAMPLES_A_BLOCK
+USUAL_SAMPLES = DEFAULT_SAMPLES
 #: Blocks that stay this far below the threshold by the plain average hold no peak.
 NEAR_ADC = 25.0
 LARGE = 1.0e9
 _MOST = np.iinfo(np.int16).max
-_N_BLOCKS = _N // BLOCK
 _N_LEVELS = 3  # sums over 5, 25 and 125 samples
 #: Multiplied with a number of one bit, this sequence of de Bruijn's has highest 5 bits that say
 #: which bit it is.
@@ -43,7 +42,7 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
-    samples, kept : ndarray of int16, shape (512,)
+    samples, kept : ndarray of int16, shape (n_samples,)
         A trace, and those of its samples that belong to the base.
     narrow, wide : ndarray of int16 and of int32, shape (n_levels, ...)
         The base less its mean, with a margin on either side, and its sums over 5, 25, ... samples;
@@ -54,10 +53,10 @@ class Scratch(NamedTuple):
         The signal: the trace less its baseline.
     highs : ndarray of int32, shape (n_blocks,)
         Highest sample of each block of the signal.
-    peaks, order, left, right : ndarray of int32, shape (256,)
+    peaks, order, left, right : ndarray of int32, shape (n_samples / 2,)
         Positions of the peaks, their order by height, the first sample of each and the one after
         its last.
-    keep : ndarray of bool, shape (256,)
+    keep : ndarray of bool, shape (n_samples / 2,)
         Which of the candidates are peaks.
     """
 
@@ -77,25 +76,27 @@ class Scratch(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def make_scratch(n_taps):
-    """Make room for traces whose baseline is made with so many taps."""
+def make_scratch(n_taps, n_samples):
+    """Make room for traces of so many samples whose baseline is made with so many taps."""
     margin = _margin(n_taps - 1)
-    length = _N + 2 * margin
+    length = n_samples + 2 * margin
+    n_blocks = n_samples // BLOCK
+    most_candidates = n_samples // 2
     rows = (_N_LEVELS + 2, length + 8 * margin)
     return Scratch(
-        np.empty(_N, np.int16),
-        np.empty(_N, np.int16),
+        np.empty(n_samples, np.int16),
+        np.empty(n_samples, np.int16),
         np.empty(rows, np.int16),
         np.empty(rows, np.int32),
         np.empty(BLOCK + 2 * margin, np.float32),
         np.empty(BLOCK, np.float32),
-        np.empty((_N_BLOCKS, BLOCK), np.int32),
-        np.empty(_N_BLOCKS, np.int32),
-        np.empty(_MAX_CANDIDATES, np.int32),
-        np.empty(_MAX_CANDIDATES, np.int32),
-        np.empty(_MAX_CANDIDATES, np.int32),
-        np.empty(_MAX_CANDIDATES, np.int32),
-        np.empty(_MAX_CANDIDATES, np.bool_),
+        np.empty((n_blocks, BLOCK), np.int32),
+        np.empty(n_blocks, np.int32),
+        np.empty(most_candidates, np.int32),
+        np.empty(most_candidates, np.int32),
+        np.empty(most_candidates, np.int32),
+        np.empty(most_candidates, np.int32),
+        np.empty(most_candidates, np.bool_),
     )
 
 
@@ -106,18 +107,25 @@ def _margin(reach):
 
 
 @njit(nogil=True, cache=True)
-def hits_of_traces(taps, *others):
+def hits_of_traces(taps, traces, *others):
     """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces.
 
     One call for all, with room of its own; ``others`` are the other parameters of
     :func:`_fill_in_hits`, in their order.
     """
-    _fill_in_hits(make_scratch(len(taps)), taps, *others)
+    n_samples = traces.shape[1] - N_HARDWARE_COLUMNS
+    if n_samples == USUAL_SAMPLES:  # compiled for itself: known lengths are a quarter faster
+        scratch = make_scratch(len(taps), USUAL_SAMPLES)
+        _fill_in_hits(scratch, USUAL_SAMPLES, taps, traces, *others)
+    else:
+        scratch = make_scratch(len(taps), n_samples)
+        _fill_in_hits(scratch, n_samples, taps, traces, *others)
 
 
 @_loop
 def _fill_in_hits(
     scratch,
+    n_samples,
     taps,
     traces,
     first_rows,
@@ -148,15 +156,17 @@ def _fill_in_hits(
             pad = traces[row, PAD_COLUMN]
             if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
                 continue
-            trace = traces[row, N_HARDWARE_COLUMNS:]
+            trace = traces[row, N_HARDWARE_COLUMNS : N_HARDWARE_COLUMNS + n_samples]
             if multi:
-                if not subtract_baseline(trace, taps, width, threshold, scratch):
+                if not subtract_baseline(trace, n_samples, taps, width, threshold, scratch):
                     continue
-                n = find_peaks(signal, separation, prominence, max_width, threshold, scratch)
+                n = find_peaks(
+                    signal, n_samples, separation, prominence, max_width, threshold, scratch
+                )
                 if n > max_peaks:
                     continue
             else:
-                n = largest_sample(trace, threshold, scratch)
+                n = largest_sample(trace, n_samples, threshold, scratch)
             for k in range(n):
                 at = peaks[k]
                 total = 0
@@ -173,7 +183,7 @@ def _fill_in_hits(
 
 
 @_sums
-def subtract_baseline(trace, taps, width, threshold, scratch):
+def subtract_baseline(trace, n_samples, taps, width, threshold, scratch):
     """Write the trace less its baseline to the blocks; False if nothing can exceed ``threshold``.
 
     Baseline: samples above mean + 1.5 sigma are replaced by the mean of the others, then smoothed.
@@ -202,14 +212,18 @@ def subtract_baseline(trace, taps, width, threshold, scratch):
     most = max(highest if highest <= cut else cut, filler) - np.int32(filler)
     least = np.int32(filler) - min(lowest, filler)
     if (2 * half + 1) * max(most, least) <= _MOST:
-        _subtract(samples, cut, filler, half, taps, width, threshold, scratch, scratch.narrow)
+        _subtract(
+            samples, n_samples, cut, filler, half, taps, width, threshold, scratch, scratch.narrow
+        )
     else:
-        _subtract(samples, cut, filler, half, taps, width, threshold, scratch, scratch.wide)
+        _subtract(
+            samples, n_samples, cut, filler, half, taps, width, threshold, scratch, scratch.wide
+        )
     return True
 
 
 @_sums
-def _subtract(samples, cut, filler, half, taps, width, threshold, scratch, levels):
+def _subtract(samples, n_samples, cut, filler, half, taps, width, threshold, scratch, levels):
     """Write the signal, and the highest sample of each of its blocks.
 
     The sums are made in ``levels``: of 16 bits where they fit, which is twice as many at a time.
@@ -218,21 +232,21 @@ def _subtract(samples, cut, filler, half, taps, width, threshold, scratch, level
     signal = blocks.reshape(-1)
     base = levels[0]
     margin = _margin(len(taps) - 1)
-    centre = base[margin : margin + _N]
+    centre = base[margin : margin + n_samples]
     for i in range(len(centre)):
         centre[i] = np.int32(samples[i] - filler) if samples[i] <= cut else np.int32(0)
     # the average goes round in a circle
     before = base[:margin]
-    last = base[_N : _N + margin]
+    last = base[n_samples : n_samples + margin]
     for i in range(len(before)):
         before[i] = last[i]
-    after = base[margin + _N : 2 * margin + _N]
+    after = base[margin + n_samples : 2 * margin + n_samples]
     first = base[margin : 2 * margin]
     for i in range(len(after)):
         after[i] = first[i]
 
     # with the mean added again all numbers are whole ones below 2^24: exact in float32
-    row = _window_sums(levels, margin - half, 2 * half + 1, 2 * margin + _N)
+    row = _window_sums(levels, margin - half, 2 * half + 1, n_samples, 2 * margin + n_samples)
     fraction = np.float32((width - 1.0) / 2.0 - half)
     norm = np.float32(1.0 / width)
     window = levels[row, margin - half :]
@@ -290,8 +304,8 @@ def _base_level(samples, kept):
 
 
 @_loop
-def _window_sums(levels, start, length, n_values):
-    """Sum ``length`` successive values from ``start`` + i on, by adding five by five.
+def _window_sums(levels, start, length, n_sums, n_values):
+    """Make ``n_sums`` sums of ``length`` successive values from ``start`` + i on, five by five.
 
     The ``n_values`` values stand in ``levels[0]``; returns the row in which the sums stand, each
     at the index of its first value.
@@ -312,7 +326,7 @@ def _window_sums(levels, start, length, n_values):
         row += 1
     if size == length:
         return row
-    sums = levels[-1, start : start + _N]
+    sums = levels[-1, start : start + n_sums]
     part = levels[row, start:]
     for i in range(len(sums)):
         sums[i] = part[i]
@@ -431,7 +445,7 @@ def _maxima(here, before, after, highest_below):
 
 
 @_loop
-def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
+def find_peaks(signal, n_samples, separation, prominence, max_width, threshold, scratch):
     """Find peaks above a threshold as SciPy's ``find_peaks`` does.
 
     The same as ``find_peaks(signal, distance, prominence, width=(1, max), rel_height=0.95)``.
@@ -446,13 +460,14 @@ def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
     left, right, highs = scratch.left, scratch.right, scratch.highs
     distance = np.int32(np.ceil(separation))
     highest_below = np.int32(np.floor(threshold))  # the samples are integers
+    n_blocks = n_samples // BLOCK
     found = 0
-    for block in range(_N_BLOCKS):
+    for block in range(n_blocks):
         if highs[block] <= highest_below:
             continue
         # the first and the last sample have no neighbour to exceed
         start = block * BLOCK + (block == 0)
-        stop = (block + 1) * BLOCK - (block == _N_BLOCKS - 1)
+        stop = (block + 1) * BLOCK - (block == n_blocks - 1)
         maxima = _maxima(
             signal[start:stop], signal[start - 1 :], signal[start + 1 :], highest_below
         )
@@ -461,7 +476,7 @@ def find_peaks(signal, separation, prominence, max_width, threshold, scratch):
             maxima ^= lowest_bit
             i = start + _PLACE_OF_BIT[(lowest_bit * _DE_BRUIJN & 0xFFFFFFFF) >> 27]
             ahead = i + 1
-            while ahead < _N - 1 and signal[ahead] == signal[i]:
+            while ahead < n_samples - 1 and signal[ahead] == signal[i]:
                 ahead += 1
             if signal[ahead] < signal[i]:
                 peaks[found] = (i + ahead - 1) // 2
@@ -538,7 +553,7 @@ def _place_of(samples, highest):
 
 
 @_loop
-def largest_sample(trace, threshold, scratch):
+def largest_sample(trace, n_samples, threshold, scratch):
     """One hit a pad, the largest sample above the local base: 1 if there is one, else 0.
 
     The base is the mean of the samples that do not exceed mean + 1.5 sigma, the same samples that
@@ -546,7 +561,7 @@ def largest_sample(trace, threshold, scratch):
     and the last sample are noisy and left out.
     """
     signal = scratch.blocks.reshape(-1)
-    inner = trace[1 : _N - 1]
+    inner = trace[1 : n_samples - 1]
     lowest, highest = _extremes(inner)
     if np.int32(highest) - np.int32(lowest) <= threshold:  # the base lies between them
         return 0
@@ -560,7 +575,7 @@ def largest_sample(trace, threshold, scratch):
         i -= 1
     scratch.left[0] = i + 1
     i = at
-    while i < _N - 1 and trace[i] > base:
+    while i < n_samples - 1 and trace[i] > base:
         signal[i] = np.int32(trace[i]) - base
         i += 1
     scratch.right[0] = i

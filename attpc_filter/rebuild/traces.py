@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.rebuild.hits import ZCalibration
+from attpc_filter.rebuild.detector import Detector
 from attpc_filter.rebuild.padplane import PadPlane
 from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, PAD_COLUMN, Record
 
@@ -67,10 +67,9 @@ def pad_features(plane: PadPlane) -> NDArray[np.float32]:
 
 def gather_traces(
     records: Sequence[Record],
-    plane: PadPlane,
+    detector: Detector,
     features: NDArray[np.float32],
     drop_beam_pads: bool,
-    calibration: ZCalibration,
     room: Mapping[str, NDArray[Any]],
 ) -> None:
     """Fill in what the graph reads of a batch of events.
@@ -79,17 +78,16 @@ def gather_traces(
     ----------
     records : sequence of Record
         The events, no more of them and of their traces than there is room for.
-    plane : PadPlane
-        Traces of pads outside it give no hit.
+    detector : Detector
+        Traces of pads outside its plane give no hit. Its calibration goes to the graph.
     features : ndarray of float32
         Of :func:`pad_features`.
     drop_beam_pads : bool
         Traces of the beam region's pads give none either.
-    calibration : ZCalibration
-        From time bucket to z.
     room : mapping of str to ndarray
         Arrays of :attr:`TraceBatch.inputs`.
     """
+    plane, calibration = detector.plane, detector.calibration
     traces, event, pads = room["traces"], room["event"], room["pads"]
     wanted = ~plane.beam if drop_beam_pads else np.ones(len(plane.x), np.bool_)
     used = 0

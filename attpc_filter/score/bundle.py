@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings, clean_hits
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration
+from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.point_set import PointSetSettings, gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.rebuild.traces import TraceBatch

@@ -20,10 +20,10 @@ from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.run import Events, Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted
-from attpc_filter.rebuild.hits import ZCalibration, rebuild_hits
-from attpc_filter.rebuild.padplane import PadPlane, load_padplane
+from attpc_filter.rebuild.detector import Detector, ZCalibration, load_detector
+from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
-from attpc_filter.records import N_TRACE_COLUMNS, Hits, Origin, Record, join_hits
+from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Origin, Record, join_hits
 from attpc_filter.score.bundle import Bundle, Contract, load_bundle
 from attpc_filter.score.scorer import Scorer
 from attpc_filter.tag import assign_tags
@@ -39,7 +39,7 @@ BUFFER_TRACES = 4096
 #: Events of each tag that a batch, and a job's picture, shows.
 EXAMPLES_A_TAG = 4
 
-#: Room for traces, int16 of shape (rows, 517).
+#: Room for traces, int16 of shape (rows, 5 + n_samples).
 Buffer = NDArray[np.int16]
 
 
@@ -49,8 +49,7 @@ class Tagger:
 
     config: Config
     bundle: Bundle
-    plane: PadPlane
-    calibration: ZCalibration
+    detector: Detector
     thresholds: list[float]
     scorer: Scorer
     features: NDArray[np.float32]  # of the pads, for a graph that reads traces
@@ -69,7 +68,7 @@ class Tagger:
         """What decides which hits traces become; a hit store keeps it."""
         settings = asdict(self.contract.hits)
         del settings["min_hits"]  # says which events are scored, not what their hits are
-        return settings | {"pad_plane_sha256": self.plane.sha256}
+        return settings | {"pad_plane_sha256": self.detector.plane.sha256}
 
     def table_metadata(self, path: Path) -> dict[str, Any]:
         """What the tag table of a run says about how it was made."""
@@ -174,10 +173,17 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
         for name in ("micromegas_time_bucket", "window_time_bucket", "detector_length")
         if (value := getattr(config, name)) is not None
     }
-    calibration = ZCalibration(**(asdict(contract.detector) | given))
-    if calibration.micromegas_time_bucket == calibration.window_time_bucket:
-        raise UsageError("micromegas_time_bucket and window_time_bucket are equal: no drift time")
-    plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
+    try:
+        calibration = ZCalibration(**(asdict(contract.detector) | given))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    detector = load_detector(
+        config.pad_plane,
+        config.pad_gains,
+        config.pad_time_offsets,
+        config.n_samples,
+        calibration,
+    )
     scorer = Scorer(bundle, config.device if ready else "cpu", 1, BATCH_EVENTS)
     if config.keep_latents and not scorer.latent_size:
         raise UsageError(
@@ -185,14 +191,14 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
         )
     if contract.traces is None:
         if ready:
-            _compile(contract, plane, calibration)
+            _compile(contract, detector)
     elif config.keep_hits:
         raise UsageError(
             f"keep_hits: model {bundle.path} makes hits of traces and keeps them to itself; take"
             " the bundle that it was made of"
         )
-    features = pad_features(plane)
-    return Tagger(config, bundle, plane, calibration, thresholds, scorer, features)
+    features = pad_features(detector.plane)
+    return Tagger(config, bundle, detector, thresholds, scorer, features)
 
 
 @contextlib.contextmanager
@@ -218,9 +224,10 @@ def tag_events(
     Raises
     ------
     InputError
-        If the run holds hits that were not made as the model wants them, or hits where the model
-        reads traces.
+        If the run's traces have another number of samples than the detector, or the run holds hits
+        that were not made as the model wants them, or hits where the model reads traces.
     """
+    _require_same_samples(run, tagger)
     _require_same_hits(run, tagger)
     events = run.events
     batches = [events[i : i + BATCH_EVENTS] for i in range(0, len(events), BATCH_EVENTS)]
@@ -243,7 +250,7 @@ def make_buffer(tagger: Tagger) -> Buffer:
     """Make room to read traces into."""
     traces = tagger.contract.traces
     n_rows = BUFFER_TRACES if traces is None else traces.n_traces
-    return np.empty((n_rows, N_TRACE_COLUMNS), np.int16)
+    return np.empty((n_rows, N_HARDWARE_COLUMNS + tagger.detector.n_samples), np.int16)
 
 
 def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch:
@@ -257,7 +264,7 @@ def tag_batch(run: Run, events: Events, tagger: Tagger, buffer: Buffer) -> Batch
         Which of its events.
     tagger : Tagger
         Model, pads, calibration, thresholds.
-    buffer : ndarray of int16, shape (n_rows, 517)
+    buffer : ndarray of int16, shape (n_rows, 5 + n_samples)
         Room for traces, see :func:`make_buffer`.
 
     Returns
@@ -314,10 +321,19 @@ def _tag(batch: Batch, tagger: Tagger) -> tuple[list[str], list[str]]:
     )
 
 
-def _compile(contract: Contract, plane: PadPlane, calibration: ZCalibration) -> None:
+def _compile(contract: Contract, detector: Detector) -> None:
     """Have the kernels compiled, or loaded from numba's cache, before the clock starts."""
-    record = Record(0, "", traces=np.zeros((1, N_TRACE_COLUMNS), np.int16))
-    contract.make_inputs(rebuild_hits([record], plane, contract.hits, calibration))
+    record = Record(0, "", traces=np.zeros((1, N_HARDWARE_COLUMNS + detector.n_samples), np.int16))
+    contract.make_inputs(rebuild_hits([record], detector, contract.hits))
+
+
+def _require_same_samples(run: Run, tagger: Tagger) -> None:
+    expected = tagger.detector.n_samples
+    if run.n_samples is not None and run.n_samples != expected:
+        raise InputError(
+            f"{run.path}: traces of {run.n_samples} samples, the detector has {expected}; give"
+            f" --n-samples {run.n_samples}, and the z calibration that belongs to them"
+        )
 
 
 def _require_same_hits(run: Run, tagger: Tagger) -> None:
@@ -363,7 +379,7 @@ def _rebuild(records: list[Record], tagger: Tagger) -> _Part:
     if tagger.contract.traces is not None:
         part.found = _score_traces(records, tagger.contract.traces, tagger)
     else:
-        part.hits = rebuild_hits(records, tagger.plane, tagger.contract.hits, tagger.calibration)
+        part.hits = rebuild_hits(records, tagger.detector, tagger.contract.hits)
     for record in records:
         record.traces = record.points = None
     return part
@@ -388,10 +404,9 @@ def _score_traces(
             stop += 1
         gather_traces(
             records[start:stop],
-            tagger.plane,
+            tagger.detector,
             tagger.features,
             tagger.contract.hits.drop_beam_pads,
-            tagger.calibration,
             tagger.scorer.room,
         )
         outputs = tagger.scorer.run_room()

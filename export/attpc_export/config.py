@@ -15,7 +15,8 @@ from attpc_export.models.autoencoder import AutoencoderSettings
 from attpc_export.models.registry import MODELS
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration
+from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.rebuild.projection import ProjectionSettings
 from attpc_filter.score.bundle import EventClass

@@ -33,7 +33,8 @@ from sklearn.mixture import GaussianMixture
 from attpc_filter.cli import main as filter_main
 from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.rebuild.clean import clean_hits
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration
+from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.score.bundle import Contract, EventClass, load_bundle
 from attpc_filter.score.scorer import Scorer

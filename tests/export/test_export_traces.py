@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
-from attpc_filter.rebuild.padplane import PadPlane, load_padplane
+from attpc_filter.rebuild.detector import Detector, ZCalibration
+from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
+from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import Record
@@ -39,11 +40,11 @@ def traces_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_images(
-    records: list[Record], plane: PadPlane, hits: HitSettings, calibration: ZCalibration
+    records: list[Record], detector: Detector, hits: HitSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Images and hit counts of events by the graph, in PyTorch."""
     room = {name: np.zeros(shape, kind) for name, (shape, kind) in BATCH.inputs.items()}
-    gather_traces(records, plane, pad_features(plane), hits.drop_beam_pads, calibration, room)
+    gather_traces(records, detector, pad_features(detector.plane), hits.drop_beam_pads, room)
     graph = TraceGraph(hits, VIEWS, BATCH.n_events)
     with torch.no_grad():
         images, n_hits = graph(*(torch.from_numpy(part) for part in room.values()))
@@ -100,12 +101,12 @@ def test_hits_and_images_are_the_runtimes(mode: str) -> None:
         beam=rng.random(n_pads) < 0.1,
     )
     hits = HitSettings(mode=mode)  # type: ignore[arg-type]
-    calibration = ZCalibration(60.0, 400.0, 900.0)
+    detector = Detector("made up", plane, calibration=ZCalibration(60.0, 400.0, 900.0))
     records = make_up_records(BATCH, n_pads)
     assert records[0].traces is not None
     records[0].traces[:5, 4] = [-1, n_pads, 20_000, *np.flatnonzero(plane.beam)[:2]]
-    expected = rebuild_hits(records, plane, hits, calibration)
-    images, n_hits = make_images(records, plane, hits, calibration)
+    expected = rebuild_hits(records, detector, hits)
+    images, n_hits = make_images(records, detector, hits)
     assert expected.counts.sum() > 1000
     assert np.abs(n_hits - expected.counts).sum() <= 2
     same = n_hits == expected.counts
@@ -116,12 +117,12 @@ def test_hits_and_images_are_the_runtimes(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["multi", "peak"])
 def test_simulated_events_give_the_runtimes_hits_and_images(mode: str) -> None:
     hits = HitSettings(mode=mode)  # type: ignore[arg-type]
-    plane, calibration = load_padplane(), ZCalibration()
+    detector = Detector("AT-TPC", load_padplane())
     with open_run(shared("train/raw/run_0102.h5")) as run:
         records = [record for record in run.records() if record.traces is not None]
     records = [record for record in records if not record.passthrough][: BATCH.n_events]
-    expected = rebuild_hits(records, plane, hits, calibration)
-    images, n_hits = make_images(records, plane, hits, calibration)
+    expected = rebuild_hits(records, detector, hits)
+    images, n_hits = make_images(records, detector, hits)
     assert n_hits.tolist() == expected.counts.tolist()
     np.testing.assert_allclose(images, project(expected, VIEWS), atol=1e-6)
 

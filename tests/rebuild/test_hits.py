@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
+from attpc_filter.rebuild.detector import Detector, ZCalibration, z_of_time_bucket
 from attpc_filter.rebuild.hits import (
     HitSettings,
-    ZCalibration,
     baseline_taps,
     rebuild_hits,
     subtract_baseline,
-    z_of_time_bucket,
 )
 from attpc_filter.rebuild.padplane import PadPlane, load_padplane
 from attpc_filter.records import Hits, Record, join_hits
@@ -44,7 +43,7 @@ def hits_of(samples: NDArray[np.int16], shown: HitSettings | None = None) -> Hit
     """Hits of one trace, on a pad without corrections."""
     shown = shown or HitSettings()
     row = np.concatenate([[0, 0, 0, 0, PAD], samples]).astype(np.int16)
-    return rebuild_hits([Record(0, "", traces=row[None])], plain_plane(), shown, ZCalibration())
+    return rebuild_hits([Record(0, "", traces=row[None])], Detector("", plain_plane()), shown)
 
 
 def corrected_by_numpy(samples: NDArray[np.int16], window_scale: float) -> NDArray[np.float64]:
@@ -110,7 +109,7 @@ class TestBaseline:
 
     @pytest.mark.parametrize("scale", [5.0, 20.0, 77.7, 100.0])
     def test_taps_are_an_average(self, scale: float) -> None:
-        taps = baseline_taps(scale)
+        taps = baseline_taps(scale, 512)
         assert taps[0] + 2 * taps[1:].sum() == pytest.approx(1.0, abs=1e-5)
         assert (len(taps) - 1) % 5 == 0
         assert taps[0] == pytest.approx(scale / 512, rel=0.1)
@@ -287,7 +286,7 @@ class TestPads:
             if 0 <= pad < 10240 and not (drop and table["beam"][pad])
         ]  # fmt: skip
         shown = HitSettings(mode=mode, drop_beam_pads=drop)
-        hits = rebuild_hits([Record(0, "", traces=rows)], shipped_plane(), shown, ZCalibration())
+        hits = rebuild_hits([Record(0, "", traces=rows)], Detector("", shipped_plane()), shown)
         assert list(hits.pad) == kept
         np.testing.assert_allclose(hits.x, table["x_mm"][kept], rtol=1e-6)
         np.testing.assert_allclose(hits.y, table["y_mm"][kept], rtol=1e-6)
@@ -300,7 +299,7 @@ class TestPads:
         plane = plain_plane()
         doubled = replace(plane, gain=np.where(plane.x == 7, 2.5, 1).astype(np.float32))
         one, other = (
-            rebuild_hits([Record(0, "", traces=row)], p, HitSettings(), ZCalibration())
+            rebuild_hits([Record(0, "", traces=row)], Detector("", p), HitSettings())
             for p in (plane, doubled)
         )
         np.testing.assert_allclose(other.charge, 2.5 * one.charge)
@@ -310,7 +309,7 @@ class TestPads:
         samples = (300 + miniatures.pulse(200.0, 900.0)).astype(np.int16)
         rows = np.array([[0, 0, 0, 0, pad, *samples] for pad in (0, 99, 100)], np.int16)
         record = Record(0, "", traces=rows)
-        hits = rebuild_hits([record], plain_plane(100), HitSettings(), ZCalibration())
+        hits = rebuild_hits([record], Detector("", plain_plane(100)), HitSettings())
         assert list(hits.pad) == [0, 99]
 
 
@@ -343,7 +342,9 @@ class TestZ:
         points = np.zeros((3, 7))
         points[:, 2], points[:, 3] = np.nan, [50, 150, 250]
         records = [Record(1, "", traces=event.traces), Record(2, "", points=points)]
-        hits = rebuild_hits(records, shipped_plane(), HitSettings(), calibration)
+        hits = rebuild_hits(
+            records, Detector("", shipped_plane(), calibration=calibration), HitSettings()
+        )
         np.testing.assert_allclose(hits.event(1).z, [800, 400, 0], atol=1e-3)
         first = hits.event(0)
         np.testing.assert_allclose(first.z, (250 - first.time_bucket) / 200 * 800, rtol=1e-5)
@@ -351,7 +352,7 @@ class TestZ:
     def test_leaves_points_that_have_a_z_alone(self) -> None:
         points = np.arange(14.0).reshape(2, 7)
         hits = rebuild_hits(
-            [Record(1, "", points=points)], plain_plane(), HitSettings(), ZCalibration()
+            [Record(1, "", points=points)], Detector("", plain_plane()), HitSettings()
         )
         for column, name in enumerate(("x", "y", "z", "time_bucket", "charge", "integral", "pad")):
             np.testing.assert_array_equal(getattr(hits, name), points[:, column])
@@ -377,7 +378,7 @@ class TestBatches:
         plane, shown = shipped_plane(), HitSettings(mode=mode)
 
         def rebuilt(part: list[Record]) -> Hits:
-            return rebuild_hits(part, plane, shown, ZCalibration())
+            return rebuild_hits(part, Detector("", plane), shown)
 
         whole = rebuilt(records)
         assert whole.n_events == len(records)
@@ -397,5 +398,60 @@ class TestBatches:
     def test_rebuilding_leaves_the_traces_as_they_are(self) -> None:
         event = miniatures.events()[-1]
         traces = event.traces.copy()
-        rebuild_hits([Record(1, "", traces=traces)], shipped_plane(), HitSettings(), ZCalibration())
+        rebuild_hits([Record(1, "", traces=traces)], Detector("", shipped_plane()), HitSettings())
         np.testing.assert_array_equal(traces, event.traces)
+
+
+class TestSamples:
+    """Runs may have fewer samples than 512; the loops go over as many as there are."""
+
+    @pytest.mark.parametrize("n_samples", [32, 64, 96, 256, 320, 1024])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_peaks_are_those_of_scipy(self, n_samples: int, seed: int) -> None:
+        """Peaks of the signal that the same baseline leaves, by SciPy's ``find_peaks``."""
+        rng = np.random.default_rng(seed)
+        time = np.arange(n_samples)
+        samples = 300 + rng.normal(0, 2, n_samples)
+        for at in rng.uniform(0, n_samples, 3):
+            samples += rng.uniform(60, 900) * np.exp(-0.5 * ((time - at) / 4.0) ** 2)
+        trace = samples.astype(np.int16)
+        signal = subtract_baseline(trace, 20.0)
+        expected, _ = find_peaks(
+            signal,
+            height=40.5,
+            distance=50.0,
+            prominence=20.0,
+            width=(1.0, 50.0),
+            rel_height=0.95,
+        )
+        row = np.concatenate([[0, 0, 0, 0, 7], trace]).astype(np.int16)
+        record = Record(0, "", traces=row[None])
+        hits = rebuild_hits([record], Detector("", plain_plane(), n_samples), HitSettings())
+        assert hits.time_bucket.tolist() == sorted(expected.tolist())
+
+    @pytest.mark.parametrize("mode", ["multi", "peak"])
+    def test_one_pulse_is_one_hit_where_it_is(self, mode: Literal["multi", "peak"]) -> None:
+        time = np.arange(256)
+        trace = 300 + 500 * np.exp(-0.5 * ((time - 200) / 4.0) ** 2)
+        row = np.concatenate([[0, 0, 0, 0, 7], trace]).astype(np.int16)
+        detector = Detector("", plain_plane(), 256, ZCalibration(20.0, 240.0, 1100.0))
+        hits = rebuild_hits([Record(0, "", traces=row[None])], detector, HitSettings(mode=mode))
+        assert hits.time_bucket.tolist() == [200.0]
+        np.testing.assert_allclose(hits.z, [40 / 220 * 1100])
+        assert 480 < hits.charge[0] <= 500
+
+    @pytest.mark.parametrize("n_samples", [0, 31, 500, 8192])
+    def test_others_are_refused(self, n_samples: int) -> None:
+        with pytest.raises(ValueError, match="n_samples"):
+            Detector("", plain_plane(), n_samples)
+
+
+def test_the_checksum_of_a_detector_follows_all_that_decides_hits() -> None:
+    one = Detector("one", plain_plane())
+    assert replace(one, name="two").sha256 == one.sha256
+    others = [
+        replace(one, n_samples=256),
+        replace(one, calibration=ZCalibration(window_time_bucket=300.0)),
+        replace(one, plane=replace(one.plane, gain=one.plane.gain * np.float32(2))),
+    ]
+    assert len({detector.sha256 for detector in (one, *others)}) == 4

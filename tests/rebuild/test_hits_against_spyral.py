@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
+from attpc_filter.rebuild.detector import Detector, load_detector
+from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.records import Hits, Record
 from tests import miniatures
@@ -107,7 +108,7 @@ def compare(
     plane = load_padplane()
     result = Comparison()
     for matrix in traces:
-        hits = rebuild_hits([Record(0, "", traces=matrix)], plane, settings, ZCalibration())
+        hits = rebuild_hits([Record(0, "", traces=matrix)], Detector("", plane), settings)
         corrected = spyral.preprocess_traces(
             matrix[:, 5:].copy(), settings.baseline_window_scale
         ).astype(np.int32)
@@ -163,7 +164,7 @@ def test_miniatures(event: miniatures.SimEvent, spyral: ModuleType) -> None:
     assert result.n_tied <= 1, "only the saturated trace can have equal maxima"
     expected = spyral.point_cloud(event.traces)
     record = Record(event.number, "", traces=event.traces)
-    hits = rebuild_hits([record], load_padplane(), HitSettings(), ZCalibration())
+    hits = rebuild_hits([record], load_detector(), HitSettings())
     assert list(hits.pad) == list(expected[:, 5].astype(int))
     np.testing.assert_allclose(hits.charge, expected[:, 3], rtol=0.01, atol=1)
     np.testing.assert_allclose(hits.integral, expected[:, 4], rtol=0.02)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -27,7 +28,7 @@ from attpc_filter.formats.run import (
     UnreadableEvent,
     allocate_new,
 )
-from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
+from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, Hits, Record
 
 #: What HDF5 and h5py raise on files that are damaged or not what they seem.
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
@@ -51,6 +52,10 @@ _SHALLOW.set_copy_object(h5o.COPY_SHALLOW_HIERARCHY_FLAG)
 _UNCACHED = h5p.create(h5p.DATASET_ACCESS)
 _UNCACHED.set_chunk_cache(0, 0, 1.0)
 
+
+#: The first events of a run say how many samples a trace has: one of them may be damaged.
+_EVENTS_LOOKED_AT = 3
+_MOST_SAMPLES = 4096
 
 #: For what reads points: what is no number is looked for, not warned of.
 without_warnings = np.errstate(all="ignore")
@@ -228,7 +233,7 @@ class TraceRun(Hdf5Run):
                 others_with_register,
                 h5t.NATIVE_INT16.id,
                 h5t.NATIVE_UINT16.id,
-                N_TRACE_COLUMNS,
+                buffer.shape[1],
                 _MOST_ROWS,
                 buffer,
             )
@@ -271,6 +276,7 @@ def open_hdf5_run(
                     run.events = events
                 if not run.events:
                     raise EmptyRunError(f"{path}: {run.format_name} without a single event")
+                run.n_samples = _count_samples(run)
                 return run
         raise InputError(
             f"{path}: no known event format; it holds {_names(file)}. Known are: "
@@ -282,6 +288,20 @@ def open_hdf5_run(
     except InputError:
         file.close()
         raise
+
+
+def _count_samples(run: Run) -> int | None:
+    """Samples of a trace in most of a run's first events; None where none has traces."""
+    if not isinstance(run, Hdf5Run):
+        return None
+    found: Counter[int] = Counter()
+    for _, name in run.events[:_EVENTS_LOOKED_AT]:
+        with contextlib.suppress(*HDF5_ERRORS):
+            shape = h5d.open(run.file.id, run.matrix_path(name).encode()).shape
+            if len(shape) == 2:
+                found[shape[1] - N_HARDWARE_COLUMNS] += 1
+    possible = [n for n, _ in found.most_common() if 0 < n <= _MOST_SAMPLES and not n % 32]
+    return possible[0] if possible else None
 
 
 def _open_file(path: Path) -> h5py.File:
@@ -365,7 +385,9 @@ def _one_line(error: BaseException) -> str:
 # ---------------------------------------------------------------------------------------- reading
 
 
-def read_traces(parent: h5g.GroupID, path: bytes, allocate: Allocate) -> NDArray[np.int16]:
+def read_traces(
+    parent: h5g.GroupID, path: bytes, allocate: Allocate, n_samples: int | None
+) -> NDArray[np.int16]:
     """Read a trace matrix into room that the caller gives.
 
     Parameters
@@ -375,21 +397,25 @@ def read_traces(parent: h5g.GroupID, path: bytes, allocate: Allocate) -> NDArray
     path : bytes
         The dataset.
     allocate : callable
-        Gives an int16 array of shape (rows, 517).
+        Gives an int16 array with so many rows.
+    n_samples : int or None
+        Samples of a trace; None: 512.
 
     Raises
     ------
     UnreadableEvent
-        If it is not a matrix of 517 columns of integers that fit 16 bits.
+        If it is not a matrix of 5 + n_samples columns of integers that fit 16 bits.
     """
     try:
         dataset = h5d.open(parent, path)
     except KeyError as error:
         raise UnreadableEvent(f"no trace matrix: {_one_line(error)}") from error
-    shape = _checked_shape(dataset, "trace matrix", N_TRACE_COLUMNS)
+    shape = _checked_shape(
+        dataset, "trace matrix", N_HARDWARE_COLUMNS + (n_samples or N_TIME_BUCKETS)
+    )
     kind = dataset.get_type()
     if kind.equal(h5t.NATIVE_INT16):
-        traces = allocate(shape[0])
+        traces = _room_for(shape, allocate)
         if shape[0]:
             dataset.read(h5s.ALL, h5s.ALL, traces, h5t.NATIVE_INT16)
         return traces
@@ -400,9 +426,14 @@ def read_traces(parent: h5g.GroupID, path: bytes, allocate: Allocate) -> NDArray
         raise UnreadableEvent("trace matrix holds values that are not finite")
     if wide.size and (wide.min() < -32768 or wide.max() > 32767):
         raise UnreadableEvent("trace matrix holds values beyond 16 bits")
-    traces = allocate(shape[0])
+    traces = _room_for(shape, allocate)
     traces[:] = wide
     return traces
+
+
+def _room_for(shape: tuple[int, ...], allocate: Allocate) -> NDArray[np.int16]:
+    traces = allocate(shape[0])
+    return traces if traces.shape == shape else np.empty(shape, np.int16)
 
 
 def read_points(parent: h5g.GroupID, path: bytes, columns: int) -> NDArray[np.float64]:

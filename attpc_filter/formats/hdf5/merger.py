@@ -59,7 +59,8 @@ class MergerRun(TraceRun):
         passthrough = register is not None and self.is_passthrough(register)
         if passthrough and not link_exists(group, path.decode()):
             return {"passthrough": True}
-        return {"traces": read_traces(group, path, allocate), "passthrough": passthrough}
+        traces = read_traces(group, path, allocate, self.n_samples)
+        return {"traces": traces, "passthrough": passthrough}
 
 
 class LegacyRun(MergerRun):

@@ -42,7 +42,7 @@ class GetRun(TraceRun):
         return False
 
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        return {"traces": read_traces(group, name, allocate)}
+        return {"traces": read_traces(group, name, allocate, self.n_samples)}
 
 
 class CleanRun(Hdf5Run):

@@ -7,6 +7,7 @@ from typing import Literal
 from attpc_filter.formats.root.file import RootFile
 from attpc_filter.formats.root.stream import RootStream
 from attpc_filter.formats.run import Run, StreamMode
+from attpc_filter.records import N_TIME_BUCKETS
 from attpc_filter.root_options import RootOptions
 
 
@@ -28,6 +29,7 @@ class RootRun(Run):
 
     def __init__(self, file: RootFile, holds: Literal["traces", "points"]) -> None:
         super().__init__(file.path)
+        self.n_samples = N_TIME_BUCKETS if holds == "traces" else None
         self.options = RootOptions()
         self.holds = holds
         self._file = file

@@ -195,7 +195,7 @@ def averaging_matrices(hits: HitSettings) -> tuple[Matrix, Matrix]:
     reach = (_N / hits.baseline_window_scale - 1.0) / 2.0
     part = np.clip(reach + 1.0 - np.arange(int(reach) + 2), 0.0, 1.0)
     plain = (part * (hits.baseline_window_scale / _N)).astype(np.float32)
-    return _circulant(plain), _circulant(baseline_taps(hits.baseline_window_scale))
+    return _circulant(plain), _circulant(baseline_taps(hits.baseline_window_scale, _N))
 
 
 def _circulant(taps: NDArray[np.float32]) -> Matrix:

@@ -13,8 +13,8 @@ from attpc_export.bundles.export import OPSET, export_module
 from attpc_export.bundles.trace_graph import TraceGraph
 from attpc_export.bundles.write import write_bundle
 from attpc_filter.errors import OutputError, UsageError
+from attpc_filter.rebuild.detector import load_detector
 from attpc_filter.rebuild.hits import rebuild_hits
-from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import N_TIME_BUCKETS, N_TRACE_COLUMNS, PAD_COLUMN, Record
 from attpc_filter.score.bundle import Bundle, Contract, load_bundle
@@ -96,14 +96,14 @@ def _require_same(graph: Bundle, bundle: Bundle, out: Path) -> None:
     """Compare hits and scores of made-up events by the graph with those of the runtime."""
     contract = bundle.contract
     assert graph.contract.traces is not None
-    plane = load_padplane()
-    records = make_up_records(graph.contract.traces, len(plane.x))
-    hits = rebuild_hits(records, plane, contract.hits, contract.detector)
+    detector = load_detector(calibration=contract.detector)
+    records = make_up_records(graph.contract.traces, len(detector.plane.x))
+    hits = rebuild_hits(records, detector, contract.hits)
     expected = Scorer(bundle, "cpu").score(contract.make_inputs(hits))
     scorer = Scorer(graph, "cpu")
     dropped = contract.hits.drop_beam_pads
-    features = pad_features(plane)
-    gather_traces(records, plane, features, dropped, contract.detector, scorer.room)
+    features = pad_features(detector.plane)
+    gather_traces(records, detector, features, dropped, scorer.room)
     found = scorer.run_room()
     n_hits = found["n_hits"][: len(records)]
     of_hits = np.abs(n_hits - hits.counts).sum() / max(int(hits.counts.sum()), 1)

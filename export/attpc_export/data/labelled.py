@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits
-from attpc_filter.rebuild.padplane import load_padplane
+from attpc_filter.rebuild.detector import ZCalibration, load_detector
+from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.records import Hits, Record
 
 #: Label of an event that has none.
@@ -119,7 +119,7 @@ def load_events(
         If a run cannot be opened.
     """
     table = read_labels(labels, classes, group_column)
-    plane = load_padplane()
+    of_run = load_detector(calibration=detector)
     parts: list[Hits] = []
     rows: list[tuple[int, int, int]] = []
     for number, path in enumerate(data):
@@ -127,7 +127,7 @@ def load_events(
             with open_run(file) as run:
                 for records in _batches(run.records()):
                     used = [record for record in records if not record.passthrough]
-                    parts.append(rebuild_hits(used, plane, hits, detector))
+                    parts.append(rebuild_hits(used, of_run, hits))
                     rows += [(run.number, record.event, number) for record in used]
     run_number, event_number, data_set = np.array(rows, np.int64).reshape(-1, 3).T
     joined = [table.get((int(r), int(e))) for r, e in zip(run_number, event_number, strict=True)]
