@@ -43,7 +43,6 @@ class Config:
         "score, 0 to 1",
         "CLASS=SCORE",
     )
-    n_samples: int = _option(512, "samples of a trace in the run", "time buckets", "N")
 
     streams: Literal["link", "copy", "none"] = _option(
         "Output",
@@ -103,6 +102,9 @@ class Config:
     )
     detector_length: float | None = _option(
         "Detector", None, "length of the drift; left out: the model's", "mm", "MM"
+    )
+    n_samples: int | None = _option(
+        "Detector", None, "samples of a trace in the run; left out: the model's", "", "N"
     )
 
     root_tree: str = _option(

@@ -20,7 +20,12 @@ from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.run import Events, Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted
-from attpc_filter.rebuild.detector import Detector, ZCalibration, load_detector
+from attpc_filter.rebuild.detector import (
+    DEFAULT_SAMPLES,
+    Detector,
+    ZCalibration,
+    load_detector,
+)
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Origin, Record, join_hits
@@ -181,7 +186,7 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
         config.pad_plane,
         config.pad_gains,
         config.pad_time_offsets,
-        config.n_samples,
+        config.n_samples or DEFAULT_SAMPLES,
         calibration,
     )
     scorer = Scorer(bundle, config.device if ready else "cpu", 1, BATCH_EVENTS)
