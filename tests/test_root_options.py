@@ -13,7 +13,7 @@ import yaml
 
 from attpc_filter.formats.registry import open_run
 from tests.conftest import Cli, files_below, read_manifest, read_tag_table
-from tests.formats.root_truth import DATA, Event, hits_of, traces_of
+from tests.formats.root.root_truth import DATA, Event, hits_of, traces_of
 
 HIT_ROLES = ("x", "y", "z", "time", "charge", "integral", "pad", "event")
 #: Of each kind of plain tree: file, options, truth by entry.

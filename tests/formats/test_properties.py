@@ -16,7 +16,7 @@ from attpc_filter.formats.hdf5 import kernels as hdf5_kernels
 from attpc_filter.formats.registry import open_run
 from attpc_filter.records import Record
 from tests import miniatures
-from tests.formats.test_streams import write_stream
+from tests.formats.hdf5.test_streams import write_stream
 
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.formats.root_truth import DATA
+from tests.formats.root.root_truth import DATA
 
 PLUGIN = Path(__file__).parents[3] / "plugins" / "attpcroot"
 VARIABLE = "ATTPC_ROOT_PYTHON"

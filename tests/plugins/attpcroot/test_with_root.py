@@ -13,7 +13,7 @@ from attpc_filter.formats.run import StreamMode
 from attpc_filter.records import N_TRACE_COLUMNS, Record
 from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table, shared
-from tests.formats.root_truth import (
+from tests.formats.root.root_truth import (
     DATA,
     SHARED,
     hits_of,

@@ -15,7 +15,7 @@ from attpc_filter.formats.run import Run, StreamMode
 from attpc_filter.records import Record
 from tests import miniatures
 from tests.conftest import shared
-from tests.formats.test_streams import MODES, write_stream
+from tests.formats.hdf5.test_streams import MODES, write_stream
 
 NUMBERS = [event.number for event in miniatures.events()]
 

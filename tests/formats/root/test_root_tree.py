@@ -11,7 +11,7 @@ from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.root.file import RootFile
 from attpc_filter.root_options import RootOptions
-from tests.formats.root_truth import DATA, hits_of, miniature_truth, rule, traces_of
+from tests.formats.root.root_truth import DATA, hits_of, miniature_truth, rule, traces_of
 
 HIT_NAMES = ("x", "y", "z", "time", "charge", "integral")
 

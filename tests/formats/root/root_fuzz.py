@@ -1,7 +1,7 @@
 """Damage ROOT files at random and see what becomes of the events.
 
-``python -m tests.formats.root_fuzz 5000`` damages so many files and prints what came of them: a
-clear error, events that are reported unreadable, events that are read as they were, or, what must
+``python -m tests.formats.root.root_fuzz 5000`` damages so many files and prints what came of them:
+a clear error, events that are reported unreadable, events that are read as they were, or, what must
 not be, wrong numbers, a crash, a hang, more than 1 GB, a good file that is no longer read after it.
 
 A process of its own does the reading, with its memory limited; the tests start it too.
@@ -26,7 +26,7 @@ from attpc_filter.errors import InputError
 from attpc_filter.execute.memory import peak_memory_bytes
 from attpc_filter.formats.registry import open_run
 from attpc_filter.root_options import RootOptions
-from tests.formats.root_truth import SHARED, Truth, miniature_truth, shared_truth
+from tests.formats.root.root_truth import SHARED, Truth, miniature_truth, shared_truth
 
 MOST_BYTES = 1_000_000_000
 MOST_SECONDS = 20.0
@@ -163,12 +163,12 @@ def fuzz(n_files: int, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
         ``slowest_s``, ``peak_bytes``.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "tests.formats.root_fuzz", str(n_files), str(seed), *names],
+        [sys.executable, "-m", "tests.formats.root.root_fuzz", str(n_files), str(seed), *names],
         capture_output=True,
         text=True,
         check=False,
         timeout=MOST_SECONDS * 10 + n_files,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-2000:]}"
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -19,8 +19,8 @@ from attpc_filter.formats.root.layout import KNOWN_CLASSES, Classes, described_c
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table
-from tests.formats.root_fuzz import damage
-from tests.formats.root_truth import (
+from tests.formats.root.root_fuzz import damage
+from tests.formats.root.root_truth import (
     DATA,
     NO_INTEGRAL,
     SEVERAL,

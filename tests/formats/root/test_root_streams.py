@@ -26,7 +26,7 @@ from attpc_filter.formats.run import StreamMode
 from attpc_filter.output.tag_table import TagWriter
 from attpc_filter.records import Hits, Record
 from attpc_filter.root_options import RootOptions
-from tests.formats.root_truth import DATA, hits_of, miniature_truth
+from tests.formats.root.root_truth import DATA, hits_of, miniature_truth
 
 NAMES = ["now_zlib", "columns", "ntuple"]
 CHOSEN = [1, 3, 4, 8]

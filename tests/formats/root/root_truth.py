@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from attpc_filter.records import Record
 from attpc_filter.root_options import RootOptions
 
-DATA = Path(__file__).parents[1] / "data" / "attpcroot"
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "attpcroot"
+DATA = Path(__file__).parents[2] / "data" / "attpcroot"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "attpcroot"
 
 
 def _load_rule() -> ModuleType:

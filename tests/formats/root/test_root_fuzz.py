@@ -1,7 +1,7 @@
 """Damaged ROOT files end in a clear error or in events that are reported; see root_fuzz.py."""
 
-from tests.formats.root_fuzz import MOST_BYTES, PROTECTED, UNPROTECTED, fuzz
-from tests.formats.root_truth import SHARED
+from tests.formats.root.root_fuzz import MOST_BYTES, PROTECTED, UNPROTECTED, fuzz
+from tests.formats.root.root_truth import SHARED
 
 
 def at_hand(names: tuple[str, ...]) -> tuple[str, ...]:
