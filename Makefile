@@ -11,7 +11,7 @@ WORKERS ?= 2
 CAMPAIGN ?= 1
 BIN := .venv/bin
 
-.PHONY: sample test campaigns test-root slowdown checks reference
+.PHONY: sample test campaigns test-root slowdown checks reference docs release-check
 
 sample: .venv/runtime
 	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
@@ -45,6 +45,14 @@ checks: .venv/test
 reference: .venv/runtime
 	$(BIN)/python docs/make_reference.py
 
+# the documentation site, in build/site; warnings are errors, and nothing is loaded from the network
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# wheels of all distributions, checked and used in an empty environment; they stay in build/dist
+release-check: .venv/release
+	.ci/release-check $(BIN)/python
+
 .venv/runtime: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[$(EXTRA)]'
@@ -56,4 +64,12 @@ reference: .venv/runtime
 	$(BIN)/pip install --quiet --editable '.[test]' --editable ./export
 	$(BIN)/pip install --quiet attpc-spyral==1.1.2 || echo "attpc-spyral cannot be installed here: its tests will be skipped"
 	$(BIN)/pip install --quiet --no-deps --editable plugins/spyral
+	touch $@
+
+.venv/docs: .venv/runtime
+	$(BIN)/pip install --quiet --editable '.[$(EXTRA),docs]'
+	touch $@
+
+.venv/release: .venv/runtime
+	$(BIN)/pip install --quiet --editable '.[$(EXTRA),release]'
 	touch $@

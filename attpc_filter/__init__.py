@@ -1,3 +1,3 @@
 """attpc-filter: decide which AT-TPC events to keep before anyone reconstructs them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -1,3 +1,3 @@
 """Trains, judges and exports the model bundles that attpc-filter runs."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
