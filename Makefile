@@ -47,7 +47,7 @@ reference: .venv/runtime
 
 # the documentation site, in build/site; warnings are errors, and nothing is loaded from the network
 docs: .venv/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # wheels of all distributions, checked and used in an empty environment; they stay in build/dist
 release-check: .venv/release
