@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, UsageError
-from attpc_filter.formats.hdf5.moves import Move, move_events
-from attpc_filter.formats.registry import hdf5_format
+from attpc_filter.formats.registry import find_format
+from attpc_filter.formats.run import Move
 from attpc_filter.interrupts import check_interrupted
 from attpc_filter.output.head_file import HeadFile, read_head
 from attpc_filter.output.latents import read_latents
@@ -361,13 +361,10 @@ def _rewrite_streams(
     out: Path, outcome: RunOutcome, moves: list[Move], mode: Any, staging: Staging
 ) -> None:
     paths = {label: out / str(stream["path"]) for label, stream in outcome.streams.items()}
-    kind = hdf5_format(outcome.format)
-    if kind is None:
-        from attpc_filter.formats.root.moves import move_root_events  # uproot takes long to import
-
-        move_root_events(paths, moves, staging.path)
-    else:
-        move_events(kind, paths, mode, moves, staging.path)
+    row = find_format(outcome.format)
+    if row.move_events is None:
+        raise InputError(f"{out}: streams of {row.name} cannot be changed; filter its run again")
+    row.move_events(paths, mode, moves, staging.path)
     for move in moves:
         outcome.streams[move.source]["events"] -= 1
         outcome.streams[move.target]["events"] += 1

@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from attpc_filter.errors import OutputError
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 
 #: How a stream holds its events: by reference to the input, or as a copy of its own.
@@ -63,6 +65,27 @@ class Stream(ABC):
         """Close the file as it is; the caller removes it."""
 
 
+#: Creates a stream of a run: a path, the mode, and what the stream holds.
+StreamMaker = Callable[["Run", Path, StreamMode, str], Stream]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An event that goes from one stream of a run to another, because its tag has changed.
+
+    Attributes
+    ----------
+    event : int
+        Its number.
+    source, target : str
+        Labels of the streams.
+    """
+
+    event: int
+    source: str
+    target: str
+
+
 class Run(ABC):
     """An open run file.
 
@@ -81,12 +104,11 @@ class Run(ABC):
         unreadable. None if the first events hold no traces.
     hits_made : dict or None
         How the file's hits were made from traces, if it holds such and says so.
-    has_streams : bool
-        Whether streams can be made of it.
+    stream_maker : callable or None
+        Creates its streams; None if its format has none. The registry sets it.
     """
 
     format_name: ClassVar[str]
-    has_streams: ClassVar[bool] = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,6 +116,12 @@ class Run(ABC):
         self.events: Events = []
         self.n_samples: int | None = None
         self.hits_made: dict[str, Any] | None = None
+        self.stream_maker: StreamMaker | None = None
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether streams can be made of it."""
+        return self.stream_maker is not None
 
     @property
     def details(self) -> list[tuple[str, str]]:
@@ -108,7 +136,6 @@ class Run(ABC):
         """Whether its streams take the hits that are rebuilt (see :meth:`Stream.add`)."""
         return False
 
-    @abstractmethod
     def create_stream(self, path: Path, mode: StreamMode, label: str) -> Stream:
         """Create a stream of this run.
 
@@ -120,7 +147,15 @@ class Run(ABC):
             Refer to the run's file by a relative path, or copy the events.
         label : str
             What the stream holds, kept with it.
+
+        Raises
+        ------
+        OutputError
+            If the format has no streams, or the file cannot be written.
         """
+        if self.stream_maker is None:
+            raise OutputError(f"{self.path}: a {self.format_name} makes no streams; filter its run")
+        return self.stream_maker(self, path, mode, label)
 
     @abstractmethod
     def close(self) -> None:

@@ -7,7 +7,9 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5.file import Hdf5Run, read_array, require_finite, without_warnings
+from attpc_filter.formats.hdf5.file import read_array
+from attpc_filter.formats.hdf5.run import Hdf5Run
+from attpc_filter.formats.points import require_finite, without_warnings
 from attpc_filter.formats.run import Allocate, UnreadableEvent
 
 _COLUMNS = ("x", "y", "z", "t", "A")

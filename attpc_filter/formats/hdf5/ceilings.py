@@ -7,7 +7,7 @@ import numpy as np
 from h5py import h5d, h5s, h5t
 from numpy.typing import NDArray
 
-from attpc_filter.formats.hdf5.file import Hdf5Run
+from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.run import Run
 
 

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from attpc_filter import __version__
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, Hdf5File
-from attpc_filter.formats.run import Allocate, Run, Stream, StreamMode, allocate_new
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS
+from attpc_filter.formats.hdf5.run import Hdf5File
+from attpc_filter.formats.run import Allocate, Run, allocate_new
 from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Record
 
 #: Version of the layout.
@@ -156,7 +157,6 @@ class HitStoreRun(Hdf5File):
     """
 
     format_name = "attpc-filter hit store"
-    has_streams = False
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path, file)
@@ -212,10 +212,6 @@ class HitStoreRun(Hdf5File):
             if self._origins[index] != _POINTS:
                 record.points[:, _Z] = np.nan
         return record
-
-    def create_stream(self, path: Path, mode: StreamMode, label: str) -> Stream:
-        """Refuse: a hit store makes no streams."""
-        raise OutputError(f"{self.path}: a hit store makes no streams; filter its run")
 
     def _points(self, index: int) -> NDArray[np.float64]:
         """Hits of an event, in the columns of points; read with many that follow."""

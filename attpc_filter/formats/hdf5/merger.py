@@ -25,15 +25,9 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5.file import (
-    HDF5_ERRORS,
-    Addition,
-    Members,
-    TraceRun,
-    first_value,
-    link_exists,
-    read_traces,
-)
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, first_value, read_traces
+from attpc_filter.formats.hdf5.objects import link_exists
+from attpc_filter.formats.hdf5.run import Addition, Members, TraceRun
 from attpc_filter.formats.run import Allocate, UnreadableEvent
 from attpc_filter.records import N_TRACE_COLUMNS
 

@@ -15,30 +15,10 @@ import h5py
 from h5py import h5g, h5o
 
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats.hdf5.file import (
-    HDF5_ERRORS,
-    Hdf5Run,
-    copy_attributes,
-    large_metadata_cache,
-)
-from attpc_filter.formats.run import StreamMode
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """An event that goes from one stream to another.
-
-    Attributes
-    ----------
-    event : int
-        Its number.
-    source, target : str
-        Labels of the streams.
-    """
-
-    event: int
-    source: str
-    target: str
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, large_metadata_cache
+from attpc_filter.formats.hdf5.objects import copy_attributes
+from attpc_filter.formats.hdf5.run import Hdf5Run
+from attpc_filter.formats.run import Move, StreamMode
 
 
 @dataclass(slots=True)

@@ -7,15 +7,9 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5.file import (
-    Hdf5Run,
-    TraceRun,
-    pad_numbers,
-    read_points,
-    read_traces,
-    require_finite,
-    without_warnings,
-)
+from attpc_filter.formats.hdf5.file import read_points, read_traces
+from attpc_filter.formats.hdf5.run import Hdf5Run, TraceRun
+from attpc_filter.formats.points import pad_numbers, require_finite, without_warnings
 from attpc_filter.formats.run import Allocate
 
 

@@ -6,13 +6,9 @@ from typing import Any
 import h5py
 from h5py import h5g
 
-from attpc_filter.formats.hdf5.file import (
-    Hdf5Run,
-    pad_numbers,
-    read_points,
-    require_finite,
-    without_warnings,
-)
+from attpc_filter.formats.hdf5.file import read_points
+from attpc_filter.formats.hdf5.run import Hdf5Run
+from attpc_filter.formats.points import pad_numbers, require_finite, without_warnings
 from attpc_filter.formats.run import Allocate
 
 #: Spyral's columns are x, y, z, amplitude, integral, pad, time bucket, scale; ours in their places.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats.hdf5.file import pad_numbers, require_finite
+from attpc_filter.formats.points import pad_numbers, require_finite
 from attpc_filter.formats.root.attpcroot_bytes import EventWalker, Items, ListFinder, open_clones
 from attpc_filter.formats.root.file import ROOT_ERRORS, BranchReader, RootFile, Span, one_line
 from attpc_filter.formats.root.layout import Wanted

@@ -13,9 +13,10 @@ import awkward as ak
 import numpy as np
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats.hdf5.moves import Move
 from attpc_filter.formats.root.file import ROOT_ERRORS, RootFile, one_line
-from attpc_filter.formats.root.stream import STREAM_TREE, TreeWriter, read_label, stream_types
+from attpc_filter.formats.root.stream import STREAM_TREE, stream_types
+from attpc_filter.formats.root.writer import TreeWriter, read_label
+from attpc_filter.formats.run import Move
 
 _ROWS_A_READ = 64
 

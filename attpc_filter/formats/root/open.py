@@ -8,7 +8,8 @@ from attpc_filter.formats.root.attpcroot import branch_class, event_branches, fi
 from attpc_filter.formats.root.file import ROOT_ERRORS, RootFile, one_line
 from attpc_filter.formats.root.plain import PlainRun
 from attpc_filter.formats.root.run import RootRun
-from attpc_filter.formats.root.stream import STREAM_COLUMNS, STREAM_TREE, read_label
+from attpc_filter.formats.root.stream import STREAM_COLUMNS, STREAM_TREE
+from attpc_filter.formats.root.writer import read_label
 from attpc_filter.root_options import RootOptions
 
 _MOST_NAMES = 6
@@ -45,8 +46,6 @@ def open_root_run(path: Path, options: RootOptions | None = None) -> RootRun:
             if found is None:
                 raise InputError(_nothing_found(file, options))
             run = found.opened_by(open_root_run, options)
-        if not run.events:
-            raise InputError(f"{path}: {run.format_name} without a single event")
     except BaseException:
         file.close()
         raise

@@ -17,7 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats.hdf5.file import pad_numbers, require_finite
+from attpc_filter.formats.points import pad_numbers, require_finite
 from attpc_filter.formats.root.file import ROOT_ERRORS, BranchReader, RootFile, one_line
 from attpc_filter.formats.root.run import RootRun
 from attpc_filter.formats.run import Allocate, UnreadableEvent, allocate_new

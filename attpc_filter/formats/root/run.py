@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from attpc_filter.formats.root.file import RootFile
-from attpc_filter.formats.root.stream import RootStream
-from attpc_filter.formats.run import Run, StreamMode
+from attpc_filter.formats.run import Run
 from attpc_filter.records import N_TIME_BUCKETS
 from attpc_filter.root_options import RootOptions
 
@@ -52,10 +51,6 @@ class RootRun(Run):
     def takes_hits(self, mode: Literal["link", "copy", "none"]) -> bool:
         """Whether its streams take the hits that are rebuilt: copies do."""
         return mode == "copy" and self.holds == "traces"
-
-    def create_stream(self, path: Path, mode: StreamMode, label: str) -> RootStream:
-        """Create a stream of this run (see :meth:`Run.create_stream` and :class:`RootStream`)."""
-        return RootStream(self, path, mode, label)
 
     def close(self) -> None:
         """Close the file."""

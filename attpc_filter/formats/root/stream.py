@@ -1,4 +1,4 @@
-"""What is written as ROOT: streams of runs, and the friend tree that gives the tags back.
+"""Streams of ROOT runs.
 
 A stream of a ROOT run is a ROOT file with a tree ``events``, one entry an event: ``run``, ``entry``
 (in the tree that it came from) and ``event``. In mode ``link`` that is all, and who reads the
@@ -6,39 +6,24 @@ stream reads the run's own file: uproot cannot copy ATTPCROOT's objects, and a l
 what ROOT needs to skim them. In mode ``copy`` the tree also has the event's hits (``hits_x`` ...),
 read or rebuilt, and the traces if the run has them: ``pad``, and ``adc`` with 512 samples a pad.
 All of it are plain columns, which RDataFrame reads without a dictionary.
-
-A friend tree ``tags`` has one row for every entry of the tree that it belongs to, in its order.
 """
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import awkward as ak
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import uproot
 from numpy.typing import NDArray
 
-from attpc_filter import __version__
-from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats.root.file import ROOT_ERRORS, RootFile, one_line
+from attpc_filter.errors import OutputError
+from attpc_filter.formats.root.run import RootRun
+from attpc_filter.formats.root.writer import TreeWriter
 from attpc_filter.formats.run import Stream, StreamMode
-from attpc_filter.output.staging import Staging
-from attpc_filter.output.tag_table import TABLE_VERSION, read_tags
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
 
-if TYPE_CHECKING:
-    from attpc_filter.formats.root.run import RootRun
-
 STREAM_TREE = "events"
-FRIEND_TREE = "tags"
-#: Object beside the tree that says what the file is.
-LABEL = "attpc_filter"
 
 #: Columns of a stream's hits, in the order of a record's points, and their types.
 _HIT_TYPES = {
@@ -59,85 +44,7 @@ STREAM_COLUMNS = {
     },
 }
 
-#: zlib at its lowest level: fast enough, and ROOT stores it with a checksum, zstd without.
-_COMPRESSION_LEVEL = 1
 _BATCH_BYTES = 8 << 20
-_ROWS_A_BATCH = 100_000
-
-#: Tags that are no classes, in the order of their codes.
-_OTHER_TAGS = ("uncertain", "unreadable", "passthrough")
-_SCORE = "score_"
-
-
-class TreeWriter:
-    """A ROOT file with one tree, written batch by batch, and a label beside it.
-
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    tree : str
-        Name of the tree.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
-
-    def __init__(self, path: Path, tree: str) -> None:
-        self._path = path
-        self._name = tree
-        self._tree: Any = None
-        try:
-            self._handle = open(path, "w+b")  # noqa: SIM115  a name with a colon misleads uproot
-            self._file = uproot.recreate(self._handle, compression=uproot.ZLIB(_COMPRESSION_LEVEL))
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error}") from error
-
-    def extend(self, types: Mapping[str, str], columns: Mapping[str, Any]) -> None:
-        """Add rows; the first time, make the tree with columns of these types."""
-        try:
-            if self._tree is None:
-                self._tree = self._file.mktree(self._name, dict(types))
-            if len(next(iter(columns.values()))):
-                self._tree.extend(dict(columns))
-        except ROOT_ERRORS as error:
-            raise OutputError(f"{self._path}: cannot be written: {one_line(error)}") from error
-
-    def close(self, label: Mapping[str, Any], n_rows: int) -> None:
-        """Write the label, close the file, and see whether the tree has its rows."""
-        try:
-            self._file[LABEL] = json.dumps({"attpc_filter": __version__, **label})
-            self._file.close()
-            self._handle.close()
-            with open(self._path, "rb") as handle, uproot.open(handle) as written:
-                held = int(written[self._name].num_entries)
-        except ROOT_ERRORS as error:
-            raise OutputError(f"{self._path}: cannot be written: {one_line(error)}") from error
-        if held != n_rows:
-            raise OutputError(f"{self._path}: {n_rows} rows were written, it holds {held}")
-
-    def abort(self) -> None:
-        """Close the file as it is."""
-        for close in (self._file.close, self._handle.close):
-            with suppress(*ROOT_ERRORS):
-                os.truncate(self._path, 0)  # on a full disk it could not be closed otherwise
-                close()
-
-
-def read_label(file: RootFile) -> dict[str, Any] | None:
-    """What a ROOT file says that we wrote; None if it says nothing."""
-    if file.keys.get(LABEL) != "TObjString":
-        return None
-    try:
-        label = json.loads(str(file.directory[LABEL]))
-    except ROOT_ERRORS as error:
-        raise InputError(f"{file.path}: object {LABEL}: damaged: {one_line(error)}") from error
-    return label if isinstance(label, dict) else None
-
-
-# ---------------------------------------------------------------------------------------- streams
 
 
 def stream_types(*, traces: bool, hits: bool) -> dict[str, str]:
@@ -166,7 +73,7 @@ class RootStream(Stream):
         What the stream holds.
     """
 
-    def __init__(self, run: "RootRun", path: Path, mode: StreamMode, label: str) -> None:
+    def __init__(self, run: RootRun, path: Path, mode: StreamMode, label: str) -> None:
         self._run = run
         self._mode = mode
         self._label = {
@@ -276,157 +183,3 @@ def _hit_column(points: Sequence[NDArray[np.float64]]) -> ak.Array:
         for column, (name, kind) in enumerate(_HIT_TYPES.items())
     }
     return ak.unflatten(ak.zip(fields), counts)
-
-
-# ------------------------------------------------------------------------------------ friend trees
-
-
-def write_friend(
-    path: Path, table: pa.Table, metadata: Mapping[str, str], n_entries: int | None = None
-) -> None:
-    """Write a tag table as a friend tree, in a file of its own.
-
-    Its columns: ``run``, ``event``, ``tag`` (a text: for Draw and Scan), ``tag_code`` (its number:
-    for RDataFrame; the file's label says which), ``score_<class>`` (NaN where not scored),
-    ``scored``, ``n_hits`` and ``reason``, and ``novelty`` if the table has it.
-
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    table : pyarrow.Table
-        The tag table; its rows must be in the order of the tree's entries, which those of a ROOT
-        run are.
-    metadata : mapping of str to str
-        The table's metadata.
-    n_entries : int, optional
-        Entries of the tree; a table that is shorter or longer is refused.
-
-    Raises
-    ------
-    InputError
-        If the table has not one row for every entry.
-    OutputError
-        If the file cannot be written.
-    """
-    if n_entries is not None and table.num_rows != n_entries:
-        raise InputError(
-            f"{path}: the table has {table.num_rows} rows, the tree {n_entries} entries: as a"
-            " friend it would tag the wrong events"
-        )
-    scores = [name for name in table.column_names if name.startswith(_SCORE)]
-    codes = tag_codes([name.removeprefix(_SCORE) for name in scores], table["tag"].to_pylist())
-    numbers = [*scores, *(["novelty"] if "novelty" in table.column_names else [])]
-    types = {
-        "run": "int32",
-        "event": "int64",
-        "tag": "string",
-        "tag_code": "int32",
-        **dict.fromkeys(numbers, "float32"),
-        "scored": "bool",
-        "n_hits": "int32",
-        "reason": "string",
-    }
-    writer = TreeWriter(path, FRIEND_TREE)
-    try:
-        for first in range(0, max(table.num_rows, 1), _ROWS_A_BATCH):
-            part = table.slice(first, _ROWS_A_BATCH)
-            tags = part["tag"].to_pylist()
-            columns: dict[str, Any] = {
-                "run": part["run"].to_numpy(),
-                "event": part["event"].to_numpy(),
-                "tag": ak.Array(tags),
-                "tag_code": np.array([codes[tag] for tag in tags], np.int32),
-                "scored": np.ones(len(tags), bool),
-                "n_hits": part["n_hits"].to_numpy(),
-                "reason": ak.Array(part["reason"].to_pylist()),
-            }
-            for name in numbers:
-                columns["scored"] &= part[name].is_valid().to_numpy()
-                columns[name] = part[name].fill_null(np.nan).to_numpy()
-            writer.extend(types, columns)
-        label = {"kind": "tags", "tag_codes": codes, "metadata": dict(metadata)}
-        writer.close(label, table.num_rows)
-    except BaseException:
-        writer.abort()
-        raise
-
-
-def tag_codes(classes: Sequence[str], tags: Sequence[str]) -> dict[str, int]:
-    """The number of each tag in a friend tree: the classes in their order, then the others."""
-    known = dict.fromkeys([*classes, *_OTHER_TAGS])
-    return {tag: code for code, tag in enumerate([*known, *sorted(set(tags) - set(known))])}
-
-
-def read_friend(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """Read a friend tree as the tag table that it was, and the table's metadata.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged or no friend tree of ours.
-    """
-    file = RootFile(path)
-    try:
-        label = read_label(file)
-        if label is None or label.get("kind") != "tags" or FRIEND_TREE not in file.keys:
-            raise InputError(f"{path}: no friend tree of attpc-filter in it")
-        columns = file.tree(FRIEND_TREE).arrays(library="ak")
-        scores = [name for name in columns.fields if name.startswith(_SCORE)]
-        unscored = ~np.asarray(columns["scored"])
-        table = pa.table(
-            {
-                "run": pa.array(np.asarray(columns["run"]), pa.int32()),
-                "event": pa.array(np.asarray(columns["event"]), pa.int64()),
-                "tag": pa.array(columns["tag"].to_list(), pa.string()),
-                **{
-                    name: pa.array(np.asarray(columns[name]), pa.float32(), mask=unscored)
-                    for name in scores
-                },
-                "n_hits": pa.array(np.asarray(columns["n_hits"]), pa.int32()),
-                "reason": pa.array(columns["reason"].to_list(), pa.string()),
-                **{
-                    name: pa.array(np.asarray(columns[name]), pa.float32(), mask=unscored)
-                    for name in columns.fields
-                    if name == "novelty"
-                },
-            }
-        )
-    except ROOT_ERRORS as error:
-        raise InputError(f"{path}: tree {FRIEND_TREE}: damaged: {one_line(error)}") from error
-    finally:
-        file.close()
-    return table, {str(key): str(value) for key, value in label["metadata"].items()}
-
-
-def friend_from_table(table: Path, friend: Path) -> None:
-    """Write the friend tree of a tag table (Parquet).
-
-    Raises
-    ------
-    InputError, OutputError
-        If the one cannot be read or the other cannot be written.
-    """
-    rows, metadata = read_tags(table)
-    with Staging() as staging:
-        write_friend(staging.path(friend), rows, metadata)
-        staging.commit()
-
-
-def table_from_friend(friend: Path, table: Path) -> None:
-    """Write the tag table (Parquet) of a friend tree.
-
-    Raises
-    ------
-    InputError, OutputError
-        If the one cannot be read or the other cannot be written.
-    """
-    rows, metadata = read_friend(friend)
-    metadata = {"table_version": str(TABLE_VERSION), **metadata}
-    rows = rows.replace_schema_metadata({f"attpc_filter.{k}": v for k, v in metadata.items()})
-    with Staging() as staging:
-        try:
-            pq.write_table(rows, staging.path(table), compression="zstd")
-        except OSError as error:
-            raise OutputError(f"{table}: cannot be written: {error}") from error
-        staging.commit()

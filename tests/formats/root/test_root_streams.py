@@ -12,17 +12,16 @@ import pytest
 import uproot
 
 from attpc_filter.errors import InputError
-from attpc_filter.formats.hdf5.moves import Move
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.root.moves import move_root_events
-from attpc_filter.formats.root.stream import (
+from attpc_filter.formats.run import Move, StreamMode
+from attpc_filter.output.friend import (
     friend_from_table,
     read_friend,
     table_from_friend,
     tag_codes,
     write_friend,
 )
-from attpc_filter.formats.run import StreamMode
 from attpc_filter.output.tag_table import TagWriter
 from attpc_filter.records import Hits, Record
 from attpc_filter.root_options import RootOptions

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from attpc_filter.formats.registry import open_run
-from attpc_filter.formats.root.stream import write_friend
 from attpc_filter.formats.run import StreamMode
+from attpc_filter.output.friend import write_friend
 from attpc_filter.records import N_TRACE_COLUMNS, Record
 from attpc_filter.root_options import RootOptions
 from tests.conftest import Cli, read_tag_table, shared

@@ -1,0 +1,112 @@
+"""Single objects of HDF5 files: whether they are there and readable, and copies of them."""
+
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
+
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, is_sound
+
+_CHUNK_BYTES = 1 << 20
+#: Copies go to disk at once: what a cache holds back fails later, where no one can handle it.
+_UNCACHED = h5p.create(h5p.DATASET_ACCESS)
+_UNCACHED.set_chunk_cache(0, 0, 1.0)
+
+
+def link_exists(group: h5g.GroupID, path: str) -> bool:
+    """Whether every link of a path is there; the last may lead nowhere."""
+    parts = path.split("/")
+    return all(
+        group.links.exists("/".join(parts[: depth + 1]).encode()) for depth in range(len(parts))
+    )
+
+
+def copy_attributes(source: h5g.GroupID, target: h5g.GroupID) -> None:
+    """Copy all attributes of one group or dataset to another, types as they are."""
+    for index in range(h5a.get_num_attrs(source)):
+        attribute = h5a.open(source, index=index)
+        copy = h5a.create(target, attribute.name, attribute.get_type(), attribute.get_space())
+        if attribute.get_space().get_simple_extent_type() != h5s.NULL:
+            values = np.empty(attribute.shape, attribute.dtype)
+            attribute.read(values)
+            copy.write(values)
+
+
+def copy_object(source: h5g.GroupID, path: bytes, target: h5g.GroupID, name: bytes) -> None:
+    """Copy a group or dataset with all below it; the datasets' chunks get checksums.
+
+    Links are followed, so that the copy stands alone; a dataset that has several names in its
+    event keeps them.
+    """
+    copied: dict[tuple[int, Any], bytes] = {}
+
+    def copy(item: Any, place: bytes) -> None:
+        info = h5o.get_info(item)
+        key = (info.fileno, info.addr)
+        if key in copied:
+            target.links.create_hard(place, target, copied[key])
+            return
+        copied[key] = place
+        if isinstance(item, h5g.GroupID):
+            made: Any = h5g.create(target, place)
+            copy_attributes(item, made)
+            for child in item:
+                copy(h5o.open(item, child), place + b"/" + child)
+        elif isinstance(item, h5d.DatasetID):
+            _copy_dataset(item, target, place)
+        else:  # a committed type
+            h5o.copy(item, b".", target, place)
+
+    copy(h5o.open(source, path), name)
+
+
+def is_readable(source: h5g.GroupID, path: bytes) -> bool:
+    """Whether an object can be opened and read with all below it."""
+    seen: set[tuple[int, Any]] = set()
+
+    def read(item: Any) -> None:
+        info = h5o.get_info(item)
+        if (info.fileno, info.addr) in seen:
+            return
+        seen.add((info.fileno, info.addr))
+        for index in range(h5a.get_num_attrs(item)):
+            h5a.open(item, index=index)
+        if isinstance(item, h5g.GroupID):
+            for child in item:
+                read(h5o.open(item, child))
+        elif isinstance(item, h5d.DatasetID):
+            h5py.Dataset(item)[()]
+
+    try:
+        read(h5o.open(source, path))
+    except HDF5_ERRORS:
+        return False
+    return True
+
+
+def _copy_dataset(dataset: h5d.DatasetID, target: h5g.GroupID, name: bytes) -> None:
+    shape = dataset.shape
+    kind = dataset.get_type()
+    size = int(np.prod(shape)) if shape else 0
+    if not size or not _is_flat(kind):
+        h5o.copy(dataset, b".", target, name)
+        return
+    row_bytes = max(size // shape[0], 1) * kind.get_size()
+    creation = h5p.create(h5p.DATASET_CREATE)
+    creation.set_chunk((max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:]))
+    creation.set_fletcher32()
+    space = h5s.create_simple(shape)
+    made = h5d.create(target, name, kind, space, creation, dapl=_UNCACHED)
+    copy_attributes(dataset, made)
+    values = np.empty(shape, dataset.dtype)
+    dataset.read(h5s.ALL, h5s.ALL, values, kind)
+    made.write(h5s.ALL, h5s.ALL, values, kind)
+
+
+def _is_flat(kind: h5t.TypeID) -> bool:
+    """Whether values of a type are numbers, or rows of numbers, that refer to nothing else."""
+    if isinstance(kind, h5t.TypeCompoundID):
+        members = range(kind.get_nmembers())
+        return is_sound(kind) and all(_is_flat(kind.get_member_type(i)) for i in members)
+    return kind.get_class() in (h5t.INTEGER, h5t.FLOAT) and is_sound(kind)
