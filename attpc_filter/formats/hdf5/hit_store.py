@@ -175,11 +175,13 @@ class HitStoreRun(Hdf5File):
         self._first_hit = events["first_hit"][()]
         # open for as long as the run, so that HDF5 keeps the chunk in which a block ends
         self._columns = [file["hits"][name] for name in _POINT_NAMES]
-        lengths = {len(column) for column in self._columns}
-        ascending = bool((np.diff(self._first_hit) >= 0).all())
+        n_hits = {len(column) for column in self._columns}
+        n_events = {len(self._passthrough), len(self._reasons), len(self._origins)}
+        ascending = bool((np.diff(self._first_hit, prepend=0) >= 0).all())
         if (
             len(self._first_hit) != len(names) + 1
-            or lengths != {int(self._first_hit[-1])}
+            or n_events != {len(names)}
+            or n_hits != {int(self._first_hit[-1])}
             or not ascending
         ):
             raise InputError(f"{path}: damaged: its columns do not fit each other")

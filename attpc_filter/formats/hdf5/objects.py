@@ -22,6 +22,15 @@ def link_exists(group: h5g.GroupID, path: str) -> bool:
     )
 
 
+def opens(group: h5g.GroupID, name: str) -> bool:
+    """Whether an object can be opened. A link to elsewhere exists even if it leads nowhere."""
+    try:
+        h5o.open(group, name.encode())
+    except HDF5_ERRORS:
+        return False
+    return True
+
+
 def copy_attributes(source: h5g.GroupID, target: h5g.GroupID) -> None:
     """Copy all attributes of one group or dataset to another, types as they are."""
     for index in range(h5a.get_num_attrs(source)):

@@ -11,7 +11,13 @@ from h5py import h5g, h5o, h5p
 from attpc_filter import __version__
 from attpc_filter.errors import OutputError
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, one_line
-from attpc_filter.formats.hdf5.objects import copy_attributes, copy_object, is_readable, link_exists
+from attpc_filter.formats.hdf5.objects import (
+    copy_attributes,
+    copy_object,
+    is_readable,
+    link_exists,
+    opens,
+)
 from attpc_filter.formats.hdf5.run import Addition, Hdf5Run, Members
 from attpc_filter.formats.run import Stream, StreamMode
 from attpc_filter.records import Hits, Record
@@ -87,8 +93,8 @@ class Hdf5Stream(Stream):
                 group = file[self._run.container]
                 held = len(self._run.find_events(file))
                 # a damaged event opens neither here nor in its own file
-                source = self._run.file[self._run.container]
-                lost = [name for name in self._ends if name in source and name not in group]
+                source = self._run.event_group
+                lost = [n for n in self._ends if opens(source, n) and not opens(group.id, n)]
         except HDF5_ERRORS as error:
             raise OutputError(f"{self._path}: cannot be written: {one_line(error)}") from error
         if held != self._n_added or lost:
