@@ -11,17 +11,29 @@ WORKERS ?= 2
 CAMPAIGN ?= 1
 BIN := .venv/bin
 
-.PHONY: sample test campaigns test-root slowdown checks reference docs release-check
+.PHONY: sample test campaigns mutants mutants-changed test-root slowdown checks kernels reference docs release-check
 
 sample: .venv/runtime
 	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
 
-test: .venv/test checks
+test: .venv/test
+	$(MAKE) --jobs=2 --output-sync checks kernels
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # searches for faults at random: damaged files, jobs that are killed; longer with CAMPAIGN=10
 campaigns: .venv/test
 	ATTPC_CAMPAIGN=$(CAMPAIGN) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m campaign
+
+# changes the code on purpose and reports which changes no test noticed
+MUTANTS ?= 400
+SEED ?= 1
+mutants: .venv/mutants
+	$(BIN)/python benchmarks/mutants/run.py --sample $(MUTANTS) --seed $(SEED) --out benchmarks/mutants/report.md
+
+# the same for a few changes in the modules that the last commits have changed
+SINCE ?= HEAD~10
+mutants-changed: .venv/mutants
+	$(BIN)/python benchmarks/mutants/run.py --sample 12 --seed $(SEED) --changed $(SINCE)
 
 # what is written as ROOT in the hands of real ROOT: pip's, an alpha of 250 MB, in an environment of its own
 test-root: .venv/test
@@ -41,6 +53,10 @@ checks: .venv/test
 	$(BIN)/mypy
 	cd export && ../$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# compiled once here, so that the test processes need not compile them at the same time
+kernels: .venv/test
+	folder=$$(mktemp -d) && $(BIN)/attpc-filter run sample/run_0101.h5 --out $$folder/out > /dev/null && rm -r $$folder
 
 reference: .venv/runtime
 	$(BIN)/python docs/make_reference.py
@@ -72,4 +88,8 @@ release-check: .venv/release
 
 .venv/release: .venv/runtime
 	$(BIN)/pip install --quiet --editable '.[$(EXTRA),release]'
+	touch $@
+
+.venv/mutants: .venv/test
+	$(BIN)/pip install --quiet --editable '.[mutants]'
 	touch $@

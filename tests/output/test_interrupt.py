@@ -15,6 +15,7 @@ from attpc_filter.cli import main
 from attpc_filter.output import staging
 from tests import miniatures, tiny_models
 from tests.conftest import (
+    CAMPAIGN,
     Cli,
     command,
     environment,
@@ -54,7 +55,7 @@ class Process:
             start_new_session=True,
         )
 
-    def wait_for(self, condition: Callable[[], bool], limit: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], limit: float = 300) -> None:
         end = time.monotonic() + limit
         while not condition():
             assert self._process.poll() is None, self._process.communicate()[1]
@@ -120,9 +121,20 @@ def test_in_the_middle_of_a_run(
 
 
 def test_at_any_time(runs: list[Path], tmp_path: Path, counter_model: Path) -> None:
-    """Whenever it comes after the start, nothing is left half written."""
-    chance = random.Random(4)
-    for index in range(4):
+    check_at_any_time(2, 4, runs, tmp_path, counter_model)
+
+
+@pytest.mark.campaign
+def test_at_many_times(runs: list[Path], tmp_path: Path, counter_model: Path) -> None:
+    check_at_any_time(round(12 * CAMPAIGN), 5, runs, tmp_path, counter_model)
+
+
+def check_at_any_time(
+    n_jobs: int, seed: int, runs: list[Path], tmp_path: Path, counter_model: Path
+) -> None:
+    """Whenever a signal comes after the start, nothing is left half written."""
+    chance = random.Random(seed)
+    for index in range(n_jobs):
         out = tmp_path / f"out {index}"
         number = chance.choice(SIGNALS)
         process = Process("run", *runs, "--out", out, "--model", counter_model, "--no-picture")
