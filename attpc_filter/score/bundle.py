@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnxruntime
@@ -54,11 +54,14 @@ class EventClass:
         PDG code of the particle (proton 2212, carbon-12 1000060120); 0 for none.
     threshold : float
         Default threshold: an event can be of this class if its score reaches it.
+    role : {"", "noise"}
+        ``noise``: what nobody is interested in, whatever the class is called.
     """
 
     name: str
     pdg: int = 0
     threshold: float = 0.5
+    role: Literal["", "noise"] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from attpc_export.bundles.bundle_head import Kind, fit_on_latents, scores_of_hea
 from attpc_export.cli import main as attpc_export
 from attpc_export.config import load_config
 from attpc_export.data.labelled import UNLABELLED, Events, split_events
-from attpc_export.judging.run_bundle import ScoredEvents, score_runs
+from attpc_export.judging.run_bundle import ReadOptions, ScoredEvents, score_runs
 from attpc_export.labels.suggest import choose_events, choose_sure
 from attpc_export.metrics import index_tags, judge, tag_scores
 from numpy.typing import NDArray
@@ -80,11 +80,16 @@ class Case:
 
     def encode(self, bundle: Bundle) -> tuple[ScoredEvents, ScoredEvents]:
         """Events whose labels may be used, and those that are judged."""
-        train = score_runs(bundle, [self.data], [self.labels], GROUP_COLUMN)
+        train = score_runs(
+            bundle, [self.data], [self.labels], ReadOptions(group_column=GROUP_COLUMN)
+        )
         if self.part == "test":
             test = self.shared / "test"
             return train, score_runs(
-                bundle, [test / "full"], [test / "labels_full.csv"], GROUP_COLUMN
+                bundle,
+                [test / "full"],
+                [test / "labels_full.csv"],
+                ReadOptions(group_column=GROUP_COLUMN),
             )
         kept = split_events(train.events.group, 0.15, 1)
         return take(train, ~kept), take(train, kept)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from attpc_export.data.labelled import UNLABELLED
 from attpc_export.heads.clusters import load_clusters
-from attpc_export.judging.run_bundle import score_runs
+from attpc_export.judging.run_bundle import ReadOptions, score_runs
 from attpc_export.labels.name_clusters import (
     HEAD_NAME,
     choose_shown,
@@ -77,7 +77,9 @@ def main() -> None:
             place |= {"stability": found.stability.get(len(named), float("nan"))}
             place["agreement"] = found.agreement
 
-            tested = score_runs(bundle, [judged], [labels["test"]], GROUP_COLUMN)
+            tested = score_runs(
+                bundle, [judged], [labels["test"]], ReadOptions(group_column=GROUP_COLUMN)
+            )
             score = score_clusters(head, tested.latent)
             truth = tested.events.label
             ari = adjusted_rand_score(truth, score.argmax(axis=1))
@@ -90,7 +92,9 @@ def main() -> None:
                 made = train_student(known, nothing, scores, case, folder, seed, work / "student")
             if made:
                 student = load_bundle(str(made))
-                seen = score_runs(student, [judged], [labels["test"]], GROUP_COLUMN)
+                seen = score_runs(
+                    student, [judged], [labels["test"]], ReadOptions(group_column=GROUP_COLUMN)
+                )
                 judged_as["student"] = (student, seen, scores_among(seen.scores, truth))
             for method, (model, events, found_scores) in judged_as.items():
                 quality = judge_scores(model, events, found_scores)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from attpc_export.data.classes import NOISE, find_noise
 from attpc_export.data.tracks import Change
 from attpc_export.models.autoencoder import AutoencoderSettings
 from attpc_export.models.registry import MODELS
@@ -20,12 +21,6 @@ from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.rebuild.projection import ProjectionSettings
 from attpc_filter.score.bundle import EventClass
-
-DEFAULT_CLASSES = (
-    EventClass("proton", 2212, 0.4),
-    EventClass("carbon", 1000060120, 0.4),
-    EventClass("noise", 0, 0.4),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +92,7 @@ class AugmentSettings:
         ``pile_up_class``.
     pile_up_class : str
         Class of two reactions in one event; events of this class are never part of synthetic
-        pile-up. Empty: no synthetic pile-up.
+        pile-up. Empty: the class whose role is noise; if there is none, no synthetic pile-up.
     overlay : float
         Fraction of the other events that are overlaid with an event of ``overlay_kinds`` and keep
         their class.
@@ -119,7 +114,7 @@ class AugmentSettings:
 
     vary: bool = True
     pile_up: float = 0.2
-    pile_up_class: str = "noise"
+    pile_up_class: str = ""
     overlay: float = 0.2
     overlay_kinds: tuple[str, ...] = ()
     moved: float = 0.0
@@ -152,7 +147,8 @@ class FitSettings:
         pattern of an event: nothing, mirrored, moved off the beam axis, overlaid with another
         event's, cut to a piece.
     start : str
-        Run folder of a training whose encoder this one starts from; empty: from random weights.
+        Where the encoder starts: a bundle that ships, the path of a bundle, or the run folder of a
+        training; empty: from random weights.
     epochs : int
         Most epochs; the learning rate falls to zero over them.
     patience : int
@@ -274,7 +270,8 @@ class Config:
     seed : int
         Seed of the split, the weights and all variation.
     classes : tuple of EventClass
-        The classes in the order of the scores; labels in the tables are their names.
+        The classes in the order of the scores; labels in the tables are their names. ``role:
+        noise`` says which of them is not wanted; a class that is called noise need not say it.
     hits : HitSettings
         How traces become hits.
     detector : ZCalibration
@@ -294,7 +291,7 @@ class Config:
     name: str = "default"
     description: str = ""
     seed: int = 1
-    classes: tuple[EventClass, ...] = DEFAULT_CLASSES
+    classes: tuple[EventClass, ...] = ()
     hits: HitSettings = field(default_factory=HitSettings)
     detector: ZCalibration = field(default_factory=ZCalibration)
     clean: CleanSettings = field(default_factory=CleanSettings)
@@ -308,8 +305,10 @@ class Config:
 
     def __post_init__(self) -> None:
         names = self.class_names
-        if len(names) < 2 or len(set(names)) < len(names):
+        if len(set(names)) < len(names) or len(names) == 1:
             raise ValueError("classes: at least two, each with a name of its own")
+        if sum(event_class.role == NOISE for event_class in self.classes) > 1:
+            raise ValueError("classes: more than one has the role noise")
         if self.augment.pile_up_class not in ("", *names):
             raise ValueError(
                 f"augment.pile_up_class: {self.augment.pile_up_class!r} is none of the classes"
@@ -348,6 +347,11 @@ class Config:
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of the scores."""
         return [event_class.name for event_class in self.classes]
+
+    @property
+    def pile_up_class(self) -> str:
+        """Class of synthetic pile-up; empty if there is none."""
+        return self.augment.pile_up_class or find_noise(self.classes)
 
 
 def load_config(path: Path) -> Config:

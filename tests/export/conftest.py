@@ -13,10 +13,11 @@ pytest.importorskip("attpc_export", reason="needs attpc-export: pip install -e e
 from attpc_export.cli import main
 
 from tests.conftest import made_once
-from tests.export.generated import write_run
+from tests.export.generated import CLASSES, write_run
 
 TINY: dict[str, Any] = {
     "name": "tiny",
+    "classes": CLASSES,
     "seed": 3,
     "projection": {"size": 16, "views": ["xy", "zr"]},
     "model": {

@@ -9,6 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABELS = ("proton", "carbon", "noise")
+#: The classes, as a configuration has them.
+CLASSES = [
+    {"name": "proton", "pdg": 2212, "threshold": 0.4},
+    {"name": "carbon", "pdg": 1000060120, "threshold": 0.4},
+    {"name": "noise", "role": "noise", "threshold": 0.4},
+]
 
 
 def write_run(folder: Path, run: int, n_events: int, seed: int) -> tuple[Path, Path]:

@@ -58,7 +58,7 @@ def vary(
     events: Events, settings: AugmentSettings, rows: NDArray[np.int64] | None = None
 ) -> tuple[Hits, NDArray[np.int64]]:
     every = np.arange(len(events))
-    pools = make_pools(events, every, settings, CLASSES)
+    pools = make_pools(events, every, settings, CLASSES, "noise")
     rng = np.random.default_rng(1)
     return augment(events, every if rows is None else rows, pools, settings, VIEW, rng)
 

@@ -25,11 +25,12 @@ from sklearn.preprocessing import StandardScaler
 
 from attpc_filter.cli import main as filter_main
 from attpc_filter.output.tag_table import read_tags
-from tests.export.generated import LABELS, write_run
+from tests.export.generated import CLASSES, LABELS, write_run
 
 N_EVENTS = 240
 TINY: dict[str, Any] = {
     "name": "tiny",
+    "classes": CLASSES,
     "points": {"n_points": 64},
     "model": {
         "kind": "points",

@@ -269,8 +269,7 @@ def test_a_clustering_is_trained_and_exported(
     with torch.no_grad():
         expected = scoring(torch.from_numpy(project(hits, contract.projection)))[0].numpy()
     assert np.abs(scores_of(table, names) - expected).max() <= 1e-4
-    tags = tag_scores(expected, events.hits.counts, contract.classes, contract.hits)
-    wanted = [names[tag] if tag >= 0 else "uncertain" for tag in tags]
+    wanted = tag_scores(expected, events.hits.counts, contract.classes, contract.hits)
     assert table["tag"].to_pylist() == wanted
 
 

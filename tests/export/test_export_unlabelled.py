@@ -20,6 +20,7 @@ from attpc_filter.cli import main as filter_main
 from attpc_filter.output.tag_table import read_tags
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.records import Hits
+from tests.export.generated import CLASSES as GIVEN
 from tests.export.generated import write_run
 
 CLASSES = ["proton", "carbon", "noise"]
@@ -93,7 +94,7 @@ def test_every_change_is_what_it_is_called(
 def test_moved_and_cut_particles_become_noise(events: Events) -> None:
     settings = replace(STILL, moved=0.4, cut=0.4)
     rows = np.repeat(np.arange(len(events)), 20)
-    pools = make_pools(events, np.arange(len(events)), settings, CLASSES)
+    pools = make_pools(events, np.arange(len(events)), settings, CLASSES, "noise")
     hits, label = augment(events, rows, pools, settings, VIEW, np.random.default_rng(0))
     was = events.label[rows]
     assert (label[was == 2] == 2).all()
@@ -106,6 +107,7 @@ def test_moved_and_cut_particles_become_noise(events: Events) -> None:
 
 TINY: dict[str, Any] = {
     "name": "tiny",
+    "classes": GIVEN,
     "points": {"n_points": 48},
     "model": {
         "kind": "points",

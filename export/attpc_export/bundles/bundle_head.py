@@ -16,10 +16,11 @@ from torch import nn
 from attpc_export.bundles.export import export_module
 from attpc_export.bundles.write import require_bundle_name, require_close, write_bundle
 from attpc_export.data.labelled import take_events
+from attpc_export.data.seen import describe_labelled
 from attpc_export.heads.cross_validation import CrossValidation, cross_validate
 from attpc_export.heads.kernel import KernelHead, KernelScores, fit_kernel
 from attpc_export.heads.linear import Head, fit_head
-from attpc_export.judging.run_bundle import ScoredEvents, run_bundle, score_runs
+from attpc_export.judging.run_bundle import ReadOptions, ScoredEvents, run_bundle, score_runs
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import Bundle, load_bundle
 
@@ -39,7 +40,7 @@ def fit_bundle_head(
     out: Path,
     kind: Kind = "kernel",
     inverse_regularisation: float | None = None,
-    group_column: str = "",
+    options: ReadOptions | None = None,
 ) -> CrossValidation:
     """Fit a head on a bundle's latents of labelled events, and write the bundle with it.
 
@@ -55,9 +56,9 @@ def fit_bundle_head(
         Kernel machine, or logistic regression.
     inverse_regularisation : float, optional
         scikit-learn's C; 20 for a kernel machine, 1 for a logistic regression if left out.
-    group_column : str
-        Column of the labels with the number of the physics event, whose copies are never divided
-        in the cross-validation; empty: none.
+    options : ReadOptions, optional
+        The head's classes, if they are not the bundle's; the z calibration and how labels are read.
+        Copies of one physics event are never divided in the cross-validation.
 
     Raises
     ------
@@ -68,9 +69,14 @@ def fit_bundle_head(
     """
     bundle = load_bundle(model)
     require_bundle_name(out)
-    scored = score_runs(bundle, data, labels, group_column)
-    head, result = fit_on_latents(scored, scored.classes, kind, inverse_regularisation)
-    write_with_head(bundle, scores_of_head(head), scored, out, {"kind": kind} | asdict(result))
+    options = options or ReadOptions()
+    scored = score_runs(bundle, data, labels, options)
+    contract = options.apply(bundle.contract)
+    names = [event_class.name for event_class in contract.classes]
+    head, result = fit_on_latents(scored, names, kind, inverse_regularisation)
+    made = {"kind": kind} | asdict(result) | describe_labelled(scored.events, data, labels)
+    bundle = replace(bundle, contract=contract)
+    write_with_head(bundle, scores_of_head(head), scored, out, made)
     return result
 
 
@@ -134,7 +140,8 @@ def write_with_head(
     Parameters
     ----------
     bundle : Bundle
-        Whose encoder stays; a novelty that it gives is not kept, it belongs to the old head.
+        Whose encoder stays, with the contract of the new head's classes; a novelty that it gives is
+        not kept, it belongs to the old head.
     head : Module
         Maps latents to scores.
     scored : ScoredEvents

@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attpc_export.judging.run_bundle import ReadOptions
 
 _BUNDLE_HELP = "name of a bundle that ships, or path of an ONNX file"
 
@@ -79,3 +83,62 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def print_bundle(path: Path) -> None:
     """Say which bundle was written."""
     print(f"bundle: {path} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+def add_reading(
+    parser: argparse.ArgumentParser, labels: bool = True, classes: bool = False
+) -> None:
+    """Add how runs and labels are read, where that is not as the bundle says."""
+    add_detector(parser, "in place of the bundle's")
+    if labels:
+        add_label_map(parser)
+    if classes:
+        add_classes(parser, "in place of the bundle's")
+
+
+def add_detector(parser: argparse.ArgumentParser, what_for: str) -> None:
+    """Add the z calibration of the runs."""
+    parser.add_argument(
+        "--detector",
+        type=Path,
+        metavar="FILE.yaml",
+        help=f"the runs' z calibration {what_for}: micromegas_time_bucket, window_time_bucket,"
+        " detector_length",
+    )
+
+
+def add_label_map(parser: argparse.ArgumentParser) -> None:
+    """Add what labels of other names mean."""
+    parser.add_argument(
+        "--map",
+        nargs="+",
+        default=[],
+        metavar="LABEL=CLASS",
+        help="class of labels that have another name (alpha=proton); LABEL= leaves such events out",
+    )
+
+
+def add_classes(parser: argparse.ArgumentParser, what_for: str) -> None:
+    """Add the names of the classes."""
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="NAME[=PDG]",
+        help=f"classes {what_for}, two or more: alpha=1000020040 proton=2212 noise;"
+        " NAME=noise for what is not wanted",
+    )
+
+
+def read_options(options: argparse.Namespace) -> "ReadOptions":
+    """How runs and labels are read, from the arguments that a command has."""
+    from attpc_export.data.classes import load_calibration, parse_classes, parse_label_map
+    from attpc_export.judging.run_bundle import ReadOptions
+
+    given = vars(options)
+    return ReadOptions(
+        detector=load_calibration(options.detector) if given.get("detector") else None,
+        classes=parse_classes(options.classes) if given.get("classes") else (),
+        label_map=parse_label_map(given.get("map", [])),
+        group_column=given.get("group_column", ""),
+    )

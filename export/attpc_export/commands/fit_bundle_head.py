@@ -7,8 +7,10 @@ from attpc_export.commands.arguments import (
     add_bundle_out,
     add_group_column,
     add_labels,
+    add_reading,
     add_runs,
     print_bundle,
+    read_options,
 )
 
 HELP = "write a copy of a bundle with a head that your labels make; its encoder stays"
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="(default: 20 for a kernel machine, 1 for a logistic regression)",
     )
     add_group_column(parser)
+    add_reading(parser, classes=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         options.kind,
         options.inverse_regularisation,
-        options.group_column,
+        read_options(options),
     )
     print(fit.describe())
     print_bundle(options.out)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from attpc_export.commands.arguments import add_group_column, add_labels
+from attpc_export.commands.arguments import add_group_column, add_label_map, add_labels
 
 HELP = "fit a head on stored latents, for attpc-filter retag --head"
 
@@ -23,10 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the logistic regression; smaller for few labels (default: 1)",
     )
     add_group_column(parser)
+    add_label_map(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Fit a head on stored latents."""
+    from attpc_export.data.classes import parse_label_map
     from attpc_export.labels.retag_head import fit_retag_head
 
     fit = fit_retag_head(
@@ -35,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         options.inverse_regularisation,
         options.group_column,
+        parse_label_map(options.map),
     )
     print(fit.describe())
     print(f"head: {options.out}")

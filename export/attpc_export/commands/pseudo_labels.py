@@ -3,7 +3,13 @@
 import argparse
 from pathlib import Path
 
-from attpc_export.commands.arguments import add_bundle, add_labels, add_runs
+from attpc_export.commands.arguments import (
+    add_bundle,
+    add_labels,
+    add_reading,
+    add_runs,
+    read_options,
+)
 
 HELP = "write the labels that a bundle is sure of, to train with"
 
@@ -13,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     add_runs(parser)
     add_labels(parser, required=False)
+    add_reading(parser)
     parser.add_argument(
         "--share",
         type=float,
@@ -27,7 +34,12 @@ def run(options: argparse.Namespace) -> None:
     from attpc_export.labels.suggest import write_pseudo_labels
 
     found = write_pseudo_labels(
-        options.bundle, options.data, options.labels, options.out, options.share
+        options.bundle,
+        options.data,
+        options.labels,
+        options.out,
+        options.share,
+        read_options(options),
     )
     print("labels: " + ", ".join(f"{count} {name}" for name, count in found.items()))
     print(f"table: {options.out}")

@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from attpc_export.commands.arguments import add_bundles, add_device, add_labels, add_runs
+from attpc_export.commands.arguments import (
+    add_bundles,
+    add_device,
+    add_labels,
+    add_reading,
+    add_runs,
+    read_options,
+)
 
 HELP = "judge bundles on labelled runs: a page with pictures, and tables"
 
@@ -13,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundles(parser)
     add_runs(parser)
     add_labels(parser)
+    add_reading(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
         "--run-folder",
@@ -34,5 +42,6 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         options.device,
         options.run_folder,
+        read_options(options),
     )
     print(f"report: {page}")

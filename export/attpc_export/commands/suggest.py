@@ -3,7 +3,13 @@
 import argparse
 from pathlib import Path
 
-from attpc_export.commands.arguments import add_bundle, add_labels, add_runs
+from attpc_export.commands.arguments import (
+    add_bundle,
+    add_labels,
+    add_reading,
+    add_runs,
+    read_options,
+)
 
 HELP = "list the events whose labels would help a bundle most, with pictures"
 
@@ -13,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     add_runs(parser)
     add_labels(parser, required=False)
+    add_reading(parser)
     parser.add_argument(
         "--events", type=int, default=48, metavar="N", help="to suggest (default: 48)"
     )
@@ -25,5 +32,12 @@ def run(options: argparse.Namespace) -> None:
     """List the events whose labels would help most."""
     from attpc_export.labels.suggest import suggest
 
-    picture = suggest(options.bundle, options.data, options.labels, options.events, options.out)
+    picture = suggest(
+        options.bundle,
+        options.data,
+        options.labels,
+        options.events,
+        options.out,
+        read_options(options),
+    )
     print(f"table: {options.out}\npicture: {picture}")

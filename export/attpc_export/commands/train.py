@@ -4,7 +4,15 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from attpc_export.commands.arguments import add_device, add_labels, add_runs, add_weights
+from attpc_export.commands.arguments import (
+    add_classes,
+    add_detector,
+    add_device,
+    add_label_map,
+    add_labels,
+    add_runs,
+    add_weights,
+)
 
 HELP = "train a model and its head into a run folder"
 
@@ -14,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
     add_runs(parser)
     add_labels(parser, required=False)
+    add_label_map(parser)
+    add_classes(parser, "in place of the configuration's")
+    add_detector(parser, "in place of the configuration's")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN_FOLDER")
     add_weights(parser)
     parser.add_argument(
@@ -21,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="in place of the configuration's")
     parser.add_argument(
-        "--start", type=Path, metavar="RUN_FOLDER", help="whose encoder the training starts from"
+        "--start",
+        metavar="NAME|FILE.onnx|RUN_FOLDER",
+        help="bundle or training whose encoder the training starts from",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the run folder's last checkpoint"
@@ -32,14 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train a model and its head into a run folder."""
     from attpc_export.config import load_config
+    from attpc_export.data.classes import load_calibration, parse_classes, parse_label_map
     from attpc_export.models.backbone import with_weights
     from attpc_export.training.train import train
 
     config = load_config(options.config)
+    if options.classes:
+        config = replace(config, classes=parse_classes(options.classes))
+    if options.detector:
+        config = replace(config, detector=load_calibration(options.detector))
     if options.seed is not None:
         config = replace(config, seed=options.seed)
     if options.start:
-        config = replace(config, fit=replace(config.fit, start=str(options.start)))
+        config = replace(config, fit=replace(config.fit, start=options.start))
     if options.weights:
         config = replace(config, model=with_weights(config.model, options.weights))
     train(
@@ -50,5 +68,6 @@ def run(options: argparse.Namespace) -> None:
         options.device,
         options.resume,
         options.cache,
+        parse_label_map(options.map),
     )
     print(f"run folder: {options.out}")

@@ -49,17 +49,24 @@ class Pools:
 
 
 def make_pools(
-    events: Events, rows: NDArray[np.int64], settings: AugmentSettings, classes: list[str]
+    events: Events,
+    rows: NDArray[np.int64],
+    settings: AugmentSettings,
+    classes: list[str],
+    pile_up_class: str,
 ) -> Pools:
-    """Find the events of ``rows`` that others may be overlaid with."""
+    """Find the events of ``rows`` that others may be overlaid with.
+
+    ``pile_up_class`` is the name of the class that pile-up becomes; empty: there is none.
+    """
     label, kind = events.label[rows], events.kind[rows]
     overlays = rows[np.isin(kind, np.array(settings.overlay_kinds, np.str_))]
     is_track = np.empty(0, np.bool_)
-    if not settings.pile_up_class:
+    if not pile_up_class:
         return Pools(np.empty(0, np.int64), overlays, _ALONE, is_track)
     if settings.moved or settings.cut:
         is_track = find_tracks(events.hits)
-    pile_up = classes.index(settings.pile_up_class)
+    pile_up = classes.index(pile_up_class)
     return Pools(rows[(label >= 0) & (label != pile_up)], overlays, pile_up, is_track)
 
 

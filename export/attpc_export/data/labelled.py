@@ -2,7 +2,8 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attpc_export.notes import note
 from attpc_filter.errors import UsageError
 from attpc_filter.formats.registry import open_run
 from attpc_filter.rebuild.detector import ZCalibration, load_detector
@@ -87,6 +89,8 @@ def load_events(
     hits: HitSettings,
     detector: ZCalibration,
     group_column: str = "",
+    label_map: Mapping[str, str] | None = None,
+    skip_unknown: bool = False,
 ) -> Events:
     """Read runs, rebuild their hits and join their labels by run and event number.
 
@@ -104,7 +108,13 @@ def load_events(
     hits, detector
         How hits are made.
     group_column : str
-        Column of the labels with the number of the physics event; empty: none.
+        Column of the labels with the number of the physics event; empty: none. In a table without
+        it every event stands for itself.
+    label_map : mapping of str to str, optional
+        Class of labels that have another name; an empty one leaves the event without a label.
+    skip_unknown : bool
+        Events whose label is none of the classes have no label, and a note says how many there
+        are; otherwise such a label is an error.
 
     Returns
     -------
@@ -118,7 +128,7 @@ def load_events(
     InputError
         If a run cannot be opened.
     """
-    table = read_labels(labels, classes, group_column)
+    table = read_labels(labels, classes, group_column, label_map, skip_unknown)
     of_run = load_detector(calibration=detector)
     parts: list[Hits] = []
     rows: list[tuple[int, int, int]] = []
@@ -271,23 +281,40 @@ def groups_of(labels: Sequence[_Label | None]) -> NDArray[np.int64]:
 
 
 def read_labels(
-    paths: Sequence[Path], classes: Sequence[str], group_column: str
+    paths: Sequence[Path],
+    classes: Sequence[str],
+    group_column: str,
+    label_map: Mapping[str, str] | None = None,
+    skip_unknown: bool = False,
 ) -> dict[tuple[int, int], _Label]:
-    """Labels by run and event number, from tables; an event has one label in all of them."""
+    """Labels by run and event number, from tables; an event has one label in all of them.
+
+    The arguments are those of :func:`load_events`.
+    """
+    label_map = label_map or {}
+    if unknown := set(label_map.values()) - {"", *classes}:
+        raise UsageError(f"--map: {min(unknown)!r} is none of the classes {', '.join(classes)}")
+    skipped: Counter[str] = Counter()
     table: dict[tuple[int, int], _Label] = {}
     for path in paths:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 found = reader.fieldnames or []
-                wanted = [*_REQUIRED_COLUMNS, *([group_column] if group_column else [])]
-                if missing := [name for name in wanted if name not in found]:
+                if missing := [name for name in _REQUIRED_COLUMNS if name not in found]:
                     raise UsageError(
                         f"{path}: no column {', '.join(missing)}; it has: {', '.join(found)}"
                     )
+                groups = group_column if group_column in found else ""
+                if groups != group_column:
+                    note(f"{path}: no column {group_column}; every event stands for itself")
                 for row in reader:
                     where = f"{path}: line {reader.line_num}"
-                    key, label = _read_label(row, classes, group_column, where)
+                    row["label"] = label_map.get(row["label"], row["label"])
+                    if skip_unknown and row["label"] not in ("", *classes):
+                        skipped[row["label"]] += 1
+                        row["label"] = ""
+                    key, label = _read_label(row, classes, groups, where)
                     if table.setdefault(key, label) != label:
                         raise UsageError(
                             f"{where}: run {key[0]} event {key[1]} has a second, different label"
@@ -296,6 +323,12 @@ def read_labels(
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
         except (UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"{path}: not a CSV table: {error}") from error
+    if skipped:
+        each = ", ".join(f"{count} {name}" for name, count in skipped.items())
+        note(
+            f"events left out, the model has no such class: {each}"
+            " (--map LABEL=CLASS says what they are)"
+        )
     return table
 
 
@@ -304,7 +337,10 @@ def _read_label(
 ) -> tuple[tuple[int, int], _Label]:
     name = row["label"]
     if name and name not in classes:
-        raise UsageError(f"{where}: label {name!r} is none of the classes {', '.join(classes)}")
+        raise UsageError(
+            f"{where}: label {name!r} is none of the classes {', '.join(classes)};"
+            f" --map {name}=CLASS says what it is"
+        )
     try:
         key = int(row["run"]), int(row["event"])
         group = int(row[group_column]) if group_column else -1

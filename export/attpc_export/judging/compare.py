@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, confusion_matrix, f1_score
 
 from attpc_export.config import Config, load_config, read_settings
+from attpc_export.data.classes import find_noise
 from attpc_export.data.labelled import Events, load_events
 from attpc_export.heads.clusters import ClusterScores
 from attpc_export.judging.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
@@ -253,8 +254,8 @@ def _configure(
             labels |= {row["label"] for row in csv.DictReader(file)}
     classes = tuple(c for c in config.classes if c.name in labels)
     augment = config.augment
-    if augment.pile_up_class not in [c.name for c in classes]:
-        augment = replace(augment, pile_up_class="", pile_up=0.0)
+    if augment.pile_up_class not in ("", *(c.name for c in classes)):
+        augment = replace(augment, pile_up_class="")
     fit, projection, model = config.fit, config.projection, config.model
     if cell.epochs:
         fit = replace(fit, epochs=cell.epochs)
@@ -369,7 +370,8 @@ def judge_run(folder: Path, events: Events, cache: Path) -> dict[str, Any]:
             few = few_label_f1(latent, np.searchsorted(present, label), _FEW_LABELS)
             found["few_label_f1"] = round(few.mean(), 5)
             found["few_label_f1_spread"] = round(few.std(), 5)
-    is_noise = label == names.index("noise") if "noise" in names else np.zeros(len(label), bool)
+    noise = find_noise(contract.classes)
+    is_noise = label == names.index(noise) if noise else np.zeros(len(label), bool)
     if is_noise.any() and type(scoring.model).reconstruct is not LatentModel.reconstruct:
         unusual = anomaly_auc(anomaly_scores(scoring.model, inputs, _CPU), is_noise)
         found |= {f"noise_auc_{name}": round(auc, 5) for name, auc in unusual.items()}

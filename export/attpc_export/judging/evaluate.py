@@ -2,12 +2,14 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from attpc_export.judging.run_bundle import ScoredEvents, score_runs
+from attpc_export.data.labelled import run_files
+from attpc_export.data.seen import find_seen
+from attpc_export.judging.run_bundle import ReadOptions, ScoredEvents, score_runs
 from attpc_export.metrics import Judgement, calibration_error, judge, purity_at
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
@@ -35,6 +37,8 @@ class Result:
     purity : dict of str to float
         Purity of each class that the data set has, other events being there, where the threshold
         on its score leaves an efficiency of :data:`EFFICIENCY`.
+    seen : str
+        What of the data the bundle was trained on; empty: nothing.
     """
 
     bundle: Bundle
@@ -42,10 +46,15 @@ class Result:
     judgement: Judgement
     calibration_error: float
     purity: dict[str, float]
+    seen: str = ""
 
 
 def evaluate(
-    models: Sequence[str], data: Sequence[Path], labels: Sequence[Path], device: str = "auto"
+    models: Sequence[str],
+    data: Sequence[Path],
+    labels: Sequence[Path],
+    device: str = "auto",
+    options: ReadOptions | None = None,
 ) -> list[Result]:
     """Judge bundles on labelled runs.
 
@@ -59,6 +68,8 @@ def evaluate(
         Tables of labels.
     device : {"auto", "cpu", "cuda"}
         Where the bundles run.
+    options : ReadOptions, optional
+        How runs and labels are read, where that is not as the contracts say.
 
     Returns
     -------
@@ -73,12 +84,18 @@ def evaluate(
     return [
         result
         for model in models
-        for result in judge_scored(score_labelled_runs(load_bundle(model), data, labels, device))
+        for result in judge_scored(
+            score_labelled_runs(load_bundle(model), data, labels, device, options), data
+        )
     ]
 
 
 def score_labelled_runs(
-    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path], device: str = "auto"
+    bundle: Bundle,
+    data: Sequence[Path],
+    labels: Sequence[Path],
+    device: str = "auto",
+    options: ReadOptions | None = None,
 ) -> ScoredEvents:
     """Score all events of runs, some of which must have a label.
 
@@ -87,14 +104,23 @@ def score_labelled_runs(
     UsageError
         If no event has a label.
     """
-    scored = score_runs(bundle, data, labels, device=device, with_enough_hits=False)
+    options = replace(options or ReadOptions(), skip_unknown=True)
+    scored = score_runs(bundle, data, labels, options, device, with_enough_hits=False)
     if not (scored.events.label >= 0).any():
         raise UsageError("--labels: none of the events of --data has a label there")
     return scored
 
 
-def judge_scored(scored: ScoredEvents) -> list[Result]:
-    """Compare what a bundle made of runs with the labels, each data set for itself."""
+def judge_scored(scored: ScoredEvents, data: Sequence[Path]) -> list[Result]:
+    """Compare what a bundle made of runs with the labels, each data set for itself.
+
+    Parameters
+    ----------
+    scored : ScoredEvents
+        What the bundle made of them.
+    data : sequence of Path
+        The runs, to say which of them the bundle was trained on.
+    """
     names, class_scores, results = scored.classes, scored.class_scores(), []
     for name, judgement in judge(scored.events, scored.tags(), names).items():
         rows = scored.labelled(scored.events.data_sets.index(name))
@@ -104,7 +130,11 @@ def judge_scored(scored: ScoredEvents) -> list[Result]:
             for k in np.unique(label)
         }
         error = calibration_error(scored.scores[rows], label)
-        results.append(Result(scored.bundle, name, judgement, error, purity))
+        path = data[scored.events.data_sets.index(name)]
+        run, event = scored.events.run[rows], scored.events.event[rows]
+        keys = set(zip(run.tolist(), event.tolist(), strict=True))
+        seen = find_seen(scored.bundle.contract, [path], keys).describe(len(run_files(path)))
+        results.append(Result(scored.bundle, name, judgement, error, purity, seen))
     return results
 
 
@@ -117,6 +147,7 @@ def describe(result: Result) -> str:
         f"{result.bundle.contract.name} ({result.bundle.path.name},"
         f" sha256 {result.bundle.sha256[:12]}) on {result.data_set}:"
         f" {judgement.n_events} labelled events",
+        *([f"  NOTE: {result.seen}"] if result.seen else []),
         f"  macro f1 {judgement.macro_f1:.4f}   "
         + "  ".join(f"{name} {f1:.4f}" for name, f1 in judgement.f1.items()),
         f"  calibration error {result.calibration_error:.4f}   purity at an efficiency of"

@@ -19,10 +19,11 @@ from scipy.stats import binomtest
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from attpc_export.data.classes import find_noise
 from attpc_export.data.labelled import load_events
 from attpc_export.judging.evaluate import describe, judge_scored, score_labelled_runs
 from attpc_export.judging.latent_worth import anomaly_auc, anomaly_scores, few_label_f1, fold_f1
-from attpc_export.judging.run_bundle import ScoredEvents
+from attpc_export.judging.run_bundle import ReadOptions, ScoredEvents
 from attpc_export.metrics import calibration_bins
 from attpc_export.models.base import LatentModel
 from attpc_export.training.fit import apply_in_batches
@@ -35,8 +36,6 @@ PAGE_NAME = "report.html"
 N_LABELS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 #: Purities whose thresholds are looked up.
 PURITIES = (0.9, 0.95, 0.98, 0.99)
-#: Class whose events are the unusual ones.
-ANOMALY = "noise"
 _N_FOLDS = 5
 _PURITY_STEPS = 50
 _EVENTS_DRAWN = 1000
@@ -49,6 +48,7 @@ class _DataSet:
     """What a bundle makes of the labelled events of one data set."""
 
     classes: list[str]
+    noise: str
     label: NDArray[np.int64]
     scores: NDArray[np.float32]
     class_scores: NDArray[np.float32]
@@ -63,6 +63,7 @@ def write_report(
     out: Path,
     device: str = "auto",
     run_folder: Path | None = None,
+    options: ReadOptions | None = None,
 ) -> Path:
     """Write ``report.html`` and the numbers behind it as CSV.
 
@@ -81,6 +82,8 @@ def write_report(
         Where the bundles run.
     run_folder : Path, optional
         A finished training whose reconstructions are shown too: a bundle has no decoder.
+    options : ReadOptions, optional
+        How runs and labels are read, where that is not as the contracts say.
 
     Returns
     -------
@@ -97,8 +100,8 @@ def write_report(
     }
     sections = []
     for model in models:
-        scored = score_labelled_runs(load_bundle(model), data, labels, device)
-        for result in judge_scored(scored):
+        scored = score_labelled_runs(load_bundle(model), data, labels, device, options)
+        for result in judge_scored(scored, data):
             part = _part(scored, result.data_set)
             own = {
                 "folds": _folds(part),
@@ -192,6 +195,7 @@ def _part(scored: ScoredEvents, data_set: str) -> _DataSet:
     rows = scored.labelled(scored.events.data_sets.index(data_set))
     return _DataSet(
         scored.classes,
+        find_noise(scored.bundle.contract.classes),
         scored.events.label[rows],
         scored.scores[rows],
         scored.class_scores()[rows],
@@ -254,13 +258,13 @@ def _anomalies(part: _DataSet) -> Iterable[dict[str, Any]]:
     scores = {"latent_mean": part.latent.mean(1), "latent_square": np.square(part.latent).mean(1)}
     if part.novelty is not None:
         scores["novelty"] = part.novelty
-    return _anomaly_rows(scores, part.classes, part.label)
+    return _anomaly_rows(scores, part.classes, part.label, part.noise)
 
 
 def _anomaly_rows(
-    scores: dict[str, NDArray[np.float32]], classes: list[str], label: NDArray[np.int64]
+    scores: dict[str, NDArray[np.float32]], classes: list[str], label: NDArray[np.int64], noise: str
 ) -> list[dict[str, Any]]:
-    is_unusual = np.array(classes)[label] == ANOMALY
+    is_unusual = np.array(classes)[label] == noise
     if is_unusual.all() or not is_unusual.any():
         return []
     return [{"score": k, "auc": round(v, 4)} for k, v in anomaly_auc(scores, is_unusual).items()]
@@ -326,7 +330,9 @@ def _redraw(
     events = events.take(np.flatnonzero(enough & (events.label >= 0)))
     inputs = tuple(contract.make_inputs(events.hits).values())
     cpu = torch.device("cpu")
-    rows = _anomaly_rows(anomaly_scores(model, inputs, cpu), classes, events.label)
+    rows = _anomaly_rows(
+        anomaly_scores(model, inputs, cpu), classes, events.label, find_noise(contract.classes)
+    )
     shown = np.concatenate(
         [np.flatnonzero(events.label == k)[:_REDRAWN_A_CLASS] for k in np.unique(events.label)]
     )
@@ -389,7 +395,7 @@ def _picture(figure: Any) -> str:
 _CAPTIONS = {
     "folds": f"f1 of a new logistic regression on the latent, {_N_FOLDS} folds:",
     "thresholds": "lowest threshold that gives a wanted purity (68% intervals):",
-    "anomaly": f"area under the ROC curve of anomaly scores, {ANOMALY} being the anomaly:",
+    "anomaly": "area under the ROC curve of anomaly scores, the class of role noise being unusual:",
 }
 
 

@@ -1,7 +1,7 @@
 """Runs a bundle over the events of runs, through the same steps as filtering takes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,43 @@ from tqdm import trange
 from attpc_export.data.labelled import Events, load_events, take_events
 from attpc_export.metrics import index_tags, tag_scores
 from attpc_filter.errors import UsageError
+from attpc_filter.rebuild.detector import ZCalibration
 from attpc_filter.records import Hits
-from attpc_filter.score.bundle import Bundle
+from attpc_filter.score.bundle import Bundle, Contract, EventClass
 from attpc_filter.score.scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How runs and labels are read, where that is not as the bundle's contract says.
+
+    Attributes
+    ----------
+    detector : ZCalibration or None
+        The z calibration of the runs; None: that of the contract.
+    classes : tuple of EventClass
+        Classes of the labels; empty: those of the contract.
+    label_map : dict of str to str
+        Class of labels that have another name.
+    skip_unknown : bool
+        Whether events whose label is no class are left without one; otherwise that is an error.
+    group_column : str
+        Column of the labels with the number of the physics event; empty: none.
+    """
+
+    detector: ZCalibration | None = None
+    classes: tuple[EventClass, ...] = ()
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    skip_unknown: bool = False
+    group_column: str = ""
+
+    def apply(self, contract: Contract) -> Contract:
+        """The contract of a bundle that is made for these runs and classes."""
+        return replace(
+            contract,
+            detector=self.detector or contract.detector,
+            classes=self.classes or contract.classes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +161,7 @@ def score_runs(
     bundle: Bundle,
     data: Sequence[Path],
     labels: Sequence[Path] = (),
-    group_column: str = "",
+    options: ReadOptions | None = None,
     device: str = "cpu",
     *,
     with_enough_hits: bool = True,
@@ -142,8 +176,8 @@ def score_runs(
         Run files, and folders of run files; each path is a data set of its own.
     labels : sequence of Path
         Tables of labels.
-    group_column : str
-        See :func:`attpc_export.data.labelled.load_events`.
+    options : ReadOptions, optional
+        How they are read, where that is not as the contract says.
     device : {"auto", "cpu", "cuda"}
         Where the bundle runs.
     with_enough_hits : bool
@@ -159,9 +193,19 @@ def score_runs(
     UsageError
         If no event is left.
     """
-    contract = bundle.contract
+    options = options or ReadOptions()
+    contract = options.apply(bundle.contract)
     names = [event_class.name for event_class in contract.classes]
-    events = load_events(data, labels, names, contract.hits, contract.detector, group_column)
+    events = load_events(
+        data,
+        labels,
+        names,
+        contract.hits,
+        contract.detector,
+        options.group_column,
+        options.label_map,
+        options.skip_unknown,
+    )
     if with_enough_hits:
         events = events.take(np.flatnonzero(events.hits.counts >= contract.hits.min_hits))
     if not len(events):

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from attpc_export.bundles.bundle_head import write_with_head
 from attpc_export.heads.clusters import ClusterHead, ClusterScores, load_clusters, save_clusters
 from attpc_export.heads.spectral import MOST_CLUSTERS, find_clusters, name_clusters
 from attpc_export.judging.pictures import Row, write_contact_sheet
-from attpc_export.judging.run_bundle import score_runs
+from attpc_export.judging.run_bundle import ReadOptions, score_runs
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import load_bundle
@@ -61,7 +61,12 @@ class Clustering:
 
 
 def write_clusters(
-    model: str, data: Sequence[Path], out: Path, n_clusters: int = 0, seed: int = 1
+    model: str,
+    data: Sequence[Path],
+    out: Path,
+    n_clusters: int = 0,
+    seed: int = 1,
+    options: ReadOptions | None = None,
 ) -> Clustering:
     """Find clusters in a bundle's latent, and write what a person needs to name them.
 
@@ -80,6 +85,9 @@ def write_clusters(
         How many; 0: see :func:`attpc_export.heads.spectral.find_clusters`.
     seed : int
         Of all that is drawn.
+    options : ReadOptions, optional
+        The z calibration of the runs, and the classes to choose names from, where they are not the
+        bundle's.
 
     Raises
     ------
@@ -91,7 +99,8 @@ def write_clusters(
     if n_clusters and not 2 <= n_clusters <= MOST_CLUSTERS:
         raise UsageError(f"--clusters {n_clusters}: 2 to {MOST_CLUSTERS}")
     bundle = load_bundle(model)
-    scored = score_runs(bundle, data)
+    options = options or ReadOptions()
+    scored = score_runs(bundle, data, options=options)
     found = find_clusters(scored.latent, n_clusters, seed)
     score = score_clusters(found.head, scored.latent)
     cluster = score.argmax(axis=1)
@@ -113,7 +122,7 @@ def write_clusters(
     ]
     out.mkdir(parents=True, exist_ok=True)
     write_contact_sheet(scored.events, sheet, out / SHEET_NAME)
-    classes = [event_class.name for event_class in bundle.contract.classes]
+    classes = [event_class.name for event_class in options.apply(bundle.contract).classes]
     with Staging() as staging:
         with staging.path(out / EVENTS_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -132,7 +141,13 @@ def write_clusters(
     return Clustering(events, found.stability, agreement)
 
 
-def name_and_write(model: str, folder: Path, data: Sequence[Path], out: Path) -> None:
+def name_and_write(
+    model: str,
+    folder: Path,
+    data: Sequence[Path],
+    out: Path,
+    options: ReadOptions | None = None,
+) -> None:
     """Make a bundle from clusters that were named.
 
     Parameters
@@ -145,6 +160,8 @@ def name_and_write(model: str, folder: Path, data: Sequence[Path], out: Path) ->
         Runs; some events of theirs are scored by the new bundle and by PyTorch, and must agree.
     out : Path
         Bundle to write.
+    options : ReadOptions, optional
+        As for :func:`write_clusters`.
 
     Raises
     ------
@@ -152,7 +169,9 @@ def name_and_write(model: str, folder: Path, data: Sequence[Path], out: Path) ->
         If a cluster has no name or none of the classes, or the folder belongs to another bundle.
     """
     bundle = load_bundle(model)
-    classes = [event_class.name for event_class in bundle.contract.classes]
+    options = options or ReadOptions()
+    contract = options.apply(bundle.contract)
+    classes = [event_class.name for event_class in contract.classes]
     path = folder / NAMES_NAME
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -173,7 +192,8 @@ def name_and_write(model: str, folder: Path, data: Sequence[Path], out: Path) ->
         names.append(str(name))
     named = name_clusters(head, tuple(names), classes)
     made = {"kind": "mixture", "clusters": names}
-    scored = score_runs(bundle, data)
+    scored = score_runs(bundle, data, options=options)
+    bundle = replace(bundle, contract=contract)
     write_with_head(bundle, ClusterScores(named), scored, out, made)
 
 

@@ -1,7 +1,7 @@
 """A head for ``attpc-filter retag --head``, fitted on stored latents: no images, no raw data."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,6 +91,7 @@ def fit_retag_head(
     out: Path,
     inverse_regularisation: float = 1.0,
     group_column: str = "",
+    label_map: Mapping[str, str] | None = None,
 ) -> RetagHeadFit:
     """Fit a head on the stored latents of labelled events, and write it.
 
@@ -110,6 +111,8 @@ def fit_retag_head(
     group_column : str
         Column of the labels with the number of the physics event, whose copies are never divided
         between fit and judgement; empty: none.
+    label_map : mapping of str to str, optional
+        Class of labels that have another name.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def fit_retag_head(
     if inverse_regularisation <= 0:
         raise UsageError(f"inverse regularisation {inverse_regularisation:g}: must be positive")
     events = load_latents(folders)
-    table = read_labels(labels, events.classes, group_column)
+    table = read_labels(labels, events.classes, group_column, label_map)
     keys = zip(events.run.tolist(), events.event.tolist(), strict=True)
     joined = [table.get(key) for key in keys]
     all_labels = np.array([row.label if row else UNLABELLED for row in joined], np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attpc_export.data.labelled import UNLABELLED
 from attpc_export.judging.pictures import Row, write_contact_sheet
-from attpc_export.judging.run_bundle import score_runs
+from attpc_export.judging.run_bundle import ReadOptions, score_runs
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import load_bundle
@@ -81,7 +81,12 @@ def choose_events(
 
 
 def suggest(
-    model: str, data: Sequence[Path], labels: Sequence[Path], n_wanted: int, out: Path
+    model: str,
+    data: Sequence[Path],
+    labels: Sequence[Path],
+    n_wanted: int,
+    out: Path,
+    options: ReadOptions | None = None,
 ) -> Path:
     """Write a table of the events whose labels would help most, and a picture of them.
 
@@ -95,6 +100,8 @@ def suggest(
         How many events to suggest.
     out : Path
         Table to write, with an empty column ``label`` to fill in; the picture stands beside it.
+    options : ReadOptions, optional
+        How runs and labels are read, where that is not as the contract says.
 
     Returns
     -------
@@ -105,7 +112,7 @@ def suggest(
         raise UsageError(f"--events {n_wanted}: must be at least 1")
     bundle = load_bundle(model)
     names = [event_class.name for event_class in bundle.contract.classes]
-    scored = score_runs(bundle, data, labels)
+    scored = score_runs(bundle, data, labels, options)
     events, scores = scored.events, scored.scores
     is_labelled = events.label != UNLABELLED
     chosen = choose_events(scored.latent, scores, is_labelled, n_wanted)
@@ -160,7 +167,12 @@ def choose_sure(
 
 
 def write_pseudo_labels(
-    model: str, data: Sequence[Path], labels: Sequence[Path], out: Path, share: float
+    model: str,
+    data: Sequence[Path],
+    labels: Sequence[Path],
+    out: Path,
+    share: float,
+    options: ReadOptions | None = None,
 ) -> dict[str, int]:
     """Write a table of labels that a bundle gives to events which have none.
 
@@ -174,6 +186,8 @@ def write_pseudo_labels(
         Table to write.
     share : float
         See :func:`choose_sure`.
+    options : ReadOptions, optional
+        As for :func:`suggest`.
 
     Returns
     -------
@@ -184,7 +198,7 @@ def write_pseudo_labels(
         raise UsageError(f"--share {share:g}: is not in (0, 1]")
     bundle = load_bundle(model)
     names = [event_class.name for event_class in bundle.contract.classes]
-    scored = score_runs(bundle, data, labels)
+    scored = score_runs(bundle, data, labels, options)
     found = choose_sure(scored.scores, scored.events.label, share)
     with Staging() as staging:
         with staging.path(out).open("w", newline="", encoding="utf-8") as file:

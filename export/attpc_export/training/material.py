@@ -1,6 +1,6 @@
 """What a training is made of: events, their split, and the inputs of each epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,7 +91,12 @@ class Material:
         return view
 
 
-def gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> Material:
+def gather(
+    config: Config,
+    data: Sequence[Path],
+    labels: Sequence[Path],
+    label_map: Mapping[str, str] | None = None,
+) -> Material:
     """Read runs and labels, and split their events into training and validation.
 
     Raises
@@ -100,7 +105,13 @@ def gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> Mate
         If a class has no labelled event in a part, and labels are needed.
     """
     events = load_events(
-        data, labels, config.class_names, config.hits, config.detector, config.split.group_column
+        data,
+        labels,
+        config.class_names,
+        config.hits,
+        config.detector,
+        config.split.group_column,
+        label_map,
     )
     taken = ~np.isin(events.kind, np.array(config.split.left_out_kinds, np.str_))
     events = events.take(np.flatnonzero(taken & (events.hits.counts >= config.hits.min_hits)))
@@ -121,7 +132,7 @@ def gather(config: Config, data: Sequence[Path], labels: Sequence[Path]) -> Mate
         # of all events, so that their images do not depend on the split
         scale = measure_scale(events.hits, config.projection.with_scale(1.0))
         projection = config.projection.with_scale(scale)
-    pools = make_pools(events, rows, config.augment, config.class_names)
+    pools = make_pools(events, rows, config.augment, config.class_names, config.pile_up_class)
     is_track = find_tracks(events.hits) if config.fit.learn == "changes" else None
     return Material(config, events, rows, kept_rows, pools, projection, is_track, None, None)
 

@@ -67,7 +67,9 @@ def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
     return ScoringModel(training_model.model, load_head(run_folder / HEAD_NAME)), contract
 
 
-def write_origin(out: Path, material: Material, files: list[DataFile]) -> None:
+def write_origin(
+    out: Path, material: Material, files: list[DataFile], start_sha256: str | None
+) -> None:
     """Write what the training is made from: configuration, data, split, versions."""
     label = material.events.label
     classes = enumerate(material.config.class_names)
@@ -78,6 +80,7 @@ def write_origin(out: Path, material: Material, files: list[DataFile]) -> None:
             "files": [asdict(file) for file in files],
             "scale": material.projection.scale if material.projection else None,
             "teacher_sha256": material.teacher.sha256 if material.teacher else None,
+            "start_sha256": start_sha256,
             "events": len(label),
             "events_training": len(material.train),
             "events_validation": len(material.validation),

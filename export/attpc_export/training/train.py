@@ -1,6 +1,6 @@
 """A training: from runs and labels to a run folder that holds all that a bundle is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ from attpc_export.training.run_folder import (
     write_origin,
     write_reference,
 )
+from attpc_export.training.start import find_start
 from attpc_export.training.teacher import load_teacher
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging, write_json
@@ -74,6 +75,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     cache: Path | None = None,
+    label_map: Mapping[str, str] | None = None,
 ) -> None:
     """Train a model and its head.
 
@@ -95,25 +97,33 @@ def train(
     cache : Path, optional
         Folder where the features of a frozen part are kept, for other trainings on the same events;
         the run folder if left out.
+    label_map : mapping of str to str, optional
+        Class of labels that have another name.
 
     Raises
     ------
     UsageError
         If the run folder holds another training, the labels do not suffice, or CUDA is missing.
     """
+    if not config.classes:
+        raise UsageError(
+            "classes: none are named; add a section classes to the configuration, or give"
+            " --classes alpha=1000020040 proton=2212 noise"
+        )
     torch_device = choose_device(device)
     files = hash_files([file for path in data for file in run_files(path)] + list(labels))
     check_folder(out, config, fingerprint(files), resume)
     teacher = load_teacher(config) if config.fit.teacher else None
-    material = replace(gather(config, data, labels), teacher=teacher)
+    start = find_start(config.fit.start)
+    material = replace(gather(config, data, labels, label_map), teacher=teacher)
+    material = start.fit_material(material)
     torch.manual_seed(config.seed)
     shape = material.projection.shape if material.projection else NO_IMAGE
     model = build_model(config.model, shape)
-    if config.fit.start:
-        start_from(Path(config.fit.start), model)
+    start.load_weights(model, material)
     material = replace(material, features=_features(model, material, torch_device, cache or out))
     training_model = TrainingModel(model, config.n_answers, config.fit).to(torch_device)
-    write_origin(out, material, files)  # only now: a folder with it can be resumed
+    write_origin(out, material, files, start.sha256)  # only now: a folder with it can be resumed
 
     inputs = material.inputs(material.validation)
     label = material.events.label[material.validation]
@@ -146,37 +156,6 @@ def train(
     names = [name for name in REFERENCE_INPUTS if name == "points" or material.projection]
     parts = {name: part[:_N_REFERENCE] for name, part in zip(names, reads, strict=False)}
     write_reference(out / REFERENCE_NAME, scoring, parts)
-
-
-def start_from(run_folder: Path, model: LatentModel) -> None:
-    """Give a model the weights that another training found.
-
-    Parameters
-    ----------
-    run_folder : Path
-        That of the other training.
-    model : LatentModel
-        Of the same shape.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds no finished epoch, or a model of another shape.
-    """
-    try:
-        found = torch.load(run_folder / BEST_NAME, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UsageError(
-            f"fit.start: {run_folder} holds no training: {BEST_NAME}: {error.strerror}"
-        ) from error
-    prefix = "model."
-    weights = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UsageError(
-            f"fit.start: {run_folder} holds another model; the sections model must be the same"
-        ) from error
 
 
 def choose_device(device: str) -> torch.device:
