@@ -14,7 +14,13 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from attpc_filter.rebuild import kernels
-from attpc_filter.rebuild.detector import Detector, ZCalibration, check_samples, z_of_time_bucket
+from attpc_filter.rebuild.detector import (
+    DEFAULT_SAMPLES,
+    Detector,
+    ZCalibration,
+    check_samples,
+    z_of_time_bucket,
+)
 from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Record, join_hits
 
 _RIPPLE_SAMPLES = 12
@@ -98,8 +104,8 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
     n_samples = traces.shape[1] - N_HARDWARE_COLUMNS
     check_samples(n_samples)
     taps = baseline_taps(settings.baseline_window_scale, n_samples)
-    kernels.hits_of_traces(
-        taps,
+    scratch = kernels.make_scratch(len(taps), n_samples)
+    common = (
         traces,
         np.concatenate([[0], np.cumsum(rows)]),
         plane.x,
@@ -108,17 +114,27 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
         plane.time_offset,
         plane.beam,
         settings.drop_beam_pads,
-        settings.mode == "multi",
-        n_samples / settings.baseline_window_scale,
-        settings.peak_separation,
-        settings.peak_prominence,
-        settings.peak_max_width,
         settings.peak_threshold,
-        settings.max_peaks,
         pad,
         columns,
         offsets,
     )
+    usual = n_samples == DEFAULT_SAMPLES
+    if settings.mode == "multi":
+        fill = kernels.multi_hits_of_usual_traces if usual else kernels.multi_hits_of_traces
+        fill(
+            scratch,
+            *common,
+            taps,
+            n_samples / settings.baseline_window_scale,
+            settings.peak_separation,
+            settings.peak_prominence,
+            settings.peak_max_width,
+            settings.max_peaks,
+        )
+    else:
+        fill = kernels.peak_hits_of_usual_traces if usual else kernels.peak_hits_of_traces
+        fill(scratch, *common)
     used = int(offsets[-1])
     columns[2, :used] = z_of_time_bucket(columns[3, :used], calibration)
     x, y, z, time_bucket, charge, integral = columns[:, :used]
@@ -203,9 +219,8 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
     """
     taps = baseline_taps(window_scale, len(trace))
     scratch = kernels.make_scratch(len(taps), len(trace))
-    kernels.subtract_baseline(
+    kernels.signal_of_trace(
         np.ascontiguousarray(trace, np.int16),
-        len(trace),
         taps,
         len(trace) / window_scale,
         -kernels.LARGE,

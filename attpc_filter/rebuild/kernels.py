@@ -24,16 +24,24 @@ _DE_BRUIJN = 0x077CB531
 _PLACE_OF_BIT = np.argsort([(_DE_BRUIJN << bit & 0xFFFFFFFF) >> 27 for bit in range(BLOCK)])
 
 
-#: Loops over one trace. They make no arrays, so numba need not count references to the views that
-#: they take: that would cost as much as the loops themselves. Nor are they called: an array is
-#: handed over as seven numbers, and the room below would be a hundred a call.
-_loop = njit(_nrt=False, nogil=True, cache=True, forceinline=True)
+# How the loops are compiled. An entry is called from Python. Everything else is taken into the
+# entries: passing an array to a function costs seven numbers, and the scratch buffers would cost a
+# hundred a call. numba puts `inline` functions into their caller before it compiles, so that each is
+# compiled once, as part of that caller; `subtract_baseline` stays a function of its own, because
+# only its sums may be reordered (`fastmath`), and joins the entry when LLVM inlines it. No loop
+# makes an array, so numba need not count references (`_nrt`).
+_FAST_SUMS = {"contract", "nsz", "reassoc"}
+_entry = njit(_nrt=False, nogil=True, cache=True, no_cfunc_wrapper=True)
+_inline = njit(inline="always", _nrt=False, nogil=True)
+_inline_sums = njit(inline="always", _nrt=False, nogil=True, fastmath=_FAST_SUMS)
 _sums = njit(
+    forceinline=True,
     _nrt=False,
     nogil=True,
     cache=True,
-    forceinline=True,
-    fastmath={"contract", "nsz", "reassoc"},
+    fastmath=_FAST_SUMS,
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
 )
 
 
@@ -75,14 +83,12 @@ class Scratch(NamedTuple):
     keep: Any
 
 
-@njit(nogil=True, cache=True)
 def make_scratch(n_taps, n_samples):
-    """Make room for traces of so many samples whose baseline is made with so many taps."""
-    margin = _margin(n_taps - 1)
-    length = n_samples + 2 * margin
+    """Make buffers for traces of so many samples whose baseline is made with so many taps."""
+    margin = -(-(n_taps - 1) // BLOCK) * BLOCK
     n_blocks = n_samples // BLOCK
     most_candidates = n_samples // 2
-    rows = (_N_LEVELS + 2, length + 8 * margin)
+    rows = (_N_LEVELS + 2, n_samples + 10 * margin)
     return Scratch(
         np.empty(n_samples, np.int16),
         np.empty(n_samples, np.int16),
@@ -100,64 +106,52 @@ def make_scratch(n_taps, n_samples):
     )
 
 
-@_loop
+@_inline
 def _margin(reach):
     """Samples on either side of the base, for a filter that reaches so far: whole blocks."""
     return -(-reach // BLOCK) * BLOCK
 
 
-@njit(nogil=True, cache=True)
-def hits_of_traces(taps, traces, *others):
-    """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces.
-
-    One call for all, with room of its own; ``others`` are the other parameters of
-    :func:`_fill_in_hits`, in their order.
-    """
-    n_samples = traces.shape[1] - N_HARDWARE_COLUMNS
-    if n_samples == USUAL_SAMPLES:  # compiled for itself: known lengths are a quarter faster
-        scratch = make_scratch(len(taps), USUAL_SAMPLES)
-        _fill_in_hits(scratch, USUAL_SAMPLES, taps, traces, *others)
-    else:
-        scratch = make_scratch(len(taps), n_samples)
-        _fill_in_hits(scratch, n_samples, taps, traces, *others)
+# The entries: each is compiled when it is first called, so that nobody waits for a mode or a number
+# of samples that the model does not use.
 
 
-@_loop
-def _fill_in_hits(
-    scratch,
-    n_samples,
-    taps,
-    traces,
-    first_rows,
-    plane_x,
-    plane_y,
-    gain,
-    time_offset,
-    beam,
-    drop_beam_pads,
-    multi,
-    width,
-    separation,
-    prominence,
-    max_width,
-    threshold,
-    max_peaks,
-    pad_out,
-    columns,
-    offsets,
-):
-    """What :func:`hits_of_traces` does, in given room; events begin at ``first_rows``."""
-    signal = scratch.blocks.reshape(-1)
-    peaks, left, right = scratch.peaks, scratch.left, scratch.right
-    used = 0
-    offsets[0] = 0
-    for event in range(len(first_rows) - 1):
-        for row in range(first_rows[event], first_rows[event + 1]):
-            pad = traces[row, PAD_COLUMN]
-            if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
-                continue
-            trace = traces[row, N_HARDWARE_COLUMNS : N_HARDWARE_COLUMNS + n_samples]
-            if multi:
+def _make_multi_hits(known_samples):
+    """Make the entry for all hits of traces of a known number of samples; 0: of any number."""
+
+    @_entry
+    def fill_in(
+        scratch,
+        traces,
+        first_rows,
+        plane_x,
+        plane_y,
+        gain,
+        time_offset,
+        beam,
+        drop_beam_pads,
+        threshold,
+        pad_out,
+        columns,
+        offsets,
+        taps,
+        width,
+        separation,
+        prominence,
+        max_width,
+        max_peaks,
+    ):
+        """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces."""
+        n_samples = known_samples if known_samples else len(scratch.samples)
+        signal = scratch.blocks.reshape(-1)
+        used = 0
+        offsets[0] = 0
+        for event in range(len(first_rows) - 1):
+            for row in range(first_rows[event], first_rows[event + 1]):
+                pad = traces[row, PAD_COLUMN]
+                if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
+                    continue
+                trace = traces[row, N_HARDWARE_COLUMNS : N_HARDWARE_COLUMNS + n_samples]
                 if not subtract_baseline(trace, n_samples, taps, width, threshold, scratch):
                     continue
                 n = find_peaks(
@@ -165,21 +159,101 @@ def _fill_in_hits(
                 )
                 if n > max_peaks:
                     continue
-            else:
-                n = largest_sample(trace, n_samples, threshold, scratch)
-            for k in range(n):
-                at = peaks[k]
-                total = 0
-                for i in range(left[k], right[k]):
-                    total += abs(signal[i])
-                pad_out[used] = pad
-                columns[0, used] = plane_x[pad]
-                columns[1, used] = plane_y[pad]
-                columns[3, used] = at + time_offset[pad]
-                columns[4, used] = signal[at] * gain[pad]
-                columns[5, used] = total * gain[pad]
-                used += 1
-        offsets[event + 1] = used
+                for k in range(n):
+                    _fill_in_hit(
+                        scratch,
+                        signal,
+                        k,
+                        pad,
+                        plane_x,
+                        plane_y,
+                        gain,
+                        time_offset,
+                        pad_out,
+                        columns,
+                        used,
+                    )
+                    used += 1
+            offsets[event + 1] = used
+
+    return fill_in
+
+
+multi_hits_of_traces = _make_multi_hits(0)
+#: A known length makes it a quarter faster.
+multi_hits_of_usual_traces = _make_multi_hits(USUAL_SAMPLES)
+
+
+def _make_peak_hits(known_samples):
+    """Make the entry for the largest hit of each trace; ``known_samples`` as above."""
+
+    @_entry
+    def fill_in(
+        scratch,
+        traces,
+        first_rows,
+        plane_x,
+        plane_y,
+        gain,
+        time_offset,
+        beam,
+        drop_beam_pads,
+        threshold,
+        pad_out,
+        columns,
+        offsets,
+    ):
+        """Fill in the largest hit of each trace; events begin at ``first_rows`` of the traces."""
+        n_samples = known_samples if known_samples else len(scratch.samples)
+        signal = scratch.blocks.reshape(-1)
+        used = 0
+        offsets[0] = 0
+        for event in range(len(first_rows) - 1):
+            for row in range(first_rows[event], first_rows[event + 1]):
+                pad = traces[row, PAD_COLUMN]
+                if pad < 0 or pad >= plane_x.shape[0] or (drop_beam_pads and beam[pad]):
+                    continue
+                trace = traces[row, N_HARDWARE_COLUMNS : N_HARDWARE_COLUMNS + n_samples]
+                if largest_sample(trace, n_samples, threshold, scratch):
+                    _fill_in_hit(
+                        scratch,
+                        signal,
+                        0,
+                        pad,
+                        plane_x,
+                        plane_y,
+                        gain,
+                        time_offset,
+                        pad_out,
+                        columns,
+                        used,
+                    )
+                    used += 1
+            offsets[event + 1] = used
+
+    return fill_in
+
+
+peak_hits_of_traces = _make_peak_hits(0)
+peak_hits_of_usual_traces = _make_peak_hits(USUAL_SAMPLES)
+
+
+@_inline
+def _fill_in_hit(
+    scratch, signal, peak, pad, plane_x, plane_y, gain, time_offset, pad_out, columns, row
+):
+    """Fill in a row: the hit of a trace's peak number ``peak``."""
+    at = scratch.peaks[peak]
+    part = signal[scratch.left[peak] : scratch.right[peak]]
+    total = np.int32(0)  # at most 4096 samples of at most 65535 each
+    for i in range(len(part)):
+        total = np.int32(total + abs(part[i]))
+    pad_out[row] = pad
+    columns[0, row] = plane_x[pad]
+    columns[1, row] = plane_y[pad]
+    columns[3, row] = at + time_offset[pad]
+    columns[4, row] = signal[at] * gain[pad]
+    columns[5, row] = total * gain[pad]
 
 
 @_sums
@@ -222,7 +296,7 @@ def subtract_baseline(trace, n_samples, taps, width, threshold, scratch):
     return True
 
 
-@_sums
+@_inline_sums
 def _subtract(samples, n_samples, cut, filler, half, taps, width, threshold, scratch, levels):
     """Write the signal, and the highest sample of each of its blocks.
 
@@ -277,7 +351,7 @@ def _subtract(samples, n_samples, cut, filler, half, taps, width, threshold, scr
             highs[block] = _highest(here)
 
 
-@_sums
+@_inline_sums
 def _base_level(samples, kept):
     """Highest sample of the base, mean + 1.5 sigma, and the mean of the base as an integer."""
     # sums of differences to one sample stay small, so that float32 holds them
@@ -303,7 +377,7 @@ def _base_level(samples, kept):
     return cut, np.int16(total_kept / max(n_kept, 1))
 
 
-@_loop
+@_inline
 def _window_sums(levels, start, length, n_sums, n_values):
     """Make ``n_sums`` sums of ``length`` successive values from ``start`` + i on, five by five.
 
@@ -344,13 +418,13 @@ def _window_sums(levels, start, length, n_sums, n_values):
     return len(levels) - 1
 
 
-@_loop
+@_inline
 def _add_five(one, two, three, four, five, total):
     for i in range(len(total)):
         total[i] = one[i] + two[i] + three[i] + four[i] + five[i]
 
 
-@_loop
+@_inline
 def _highest(signal):
     high = signal[0]
     for i in range(len(signal)):
@@ -358,7 +432,7 @@ def _highest(signal):
     return high
 
 
-@_loop
+@_inline
 def _lowest(signal):
     low = signal[0]
     for i in range(len(signal)):
@@ -366,7 +440,7 @@ def _lowest(signal):
     return low
 
 
-@_loop
+@_inline
 def _extremes(signal):
     low = signal[0]
     high = signal[0]
@@ -376,7 +450,7 @@ def _extremes(signal):
     return low, high
 
 
-@_sums
+@_inline_sums
 def _smooth_block(samples, base, taps, smooth, signal):
     """Samples less the base smoothed with ``taps``; the base begins a margin before the samples."""
     margin = len(taps) - 1
@@ -400,7 +474,13 @@ def _smooth_block(samples, base, taps, smooth, signal):
         signal[i] = np.int32(np.float32(samples[i]) - smooth[i])
 
 
-@_loop
+@_entry
+def signal_of_trace(trace, taps, width, threshold, scratch):
+    """Write the trace less its baseline to the blocks (see :func:`subtract_baseline`)."""
+    subtract_baseline(trace, len(scratch.samples), taps, width, threshold, scratch)
+
+
+@_inline
 def _lowest_before(signal, highs, at):
     """Lowest sample on the way from ``at`` down to the first that is higher."""
     height = signal[at]
@@ -417,7 +497,7 @@ def _lowest_before(signal, highs, at):
     return _lowest(signal[i + 1 : at + 1])
 
 
-@_loop
+@_inline
 def _lowest_after(signal, highs, at):
     """Lowest sample on the way from ``at`` up to the first that is higher."""
     height = signal[at]
@@ -434,7 +514,7 @@ def _lowest_after(signal, highs, at):
     return _lowest(signal[at:i])
 
 
-@_loop
+@_inline
 def _maxima(here, before, after, highest_below):
     """Bits of the samples that exceed ``highest_below`` and where a maximum begins."""
     bits = np.int32(0)
@@ -444,7 +524,7 @@ def _maxima(here, before, after, highest_below):
     return np.int64(bits) & 0xFFFFFFFF
 
 
-@_loop
+@_inline
 def find_peaks(signal, n_samples, separation, prominence, max_width, threshold, scratch):
     """Find peaks above a threshold as SciPy's ``find_peaks`` does.
 
@@ -541,7 +621,7 @@ def find_peaks(signal, n_samples, separation, prominence, max_width, threshold, 
     return n
 
 
-@_loop
+@_inline
 def _place_of(samples, highest):
     """Index of the first sample of this height, which one of them has."""
     start = 0
@@ -552,7 +632,7 @@ def _place_of(samples, highest):
     return start
 
 
-@_loop
+@_inline
 def largest_sample(trace, n_samples, threshold, scratch):
     """One hit a pad, the largest sample above the local base: 1 if there is one, else 0.
 
