@@ -26,10 +26,10 @@ _PLACE_OF_BIT = np.argsort([(_DE_BRUIJN << bit & 0xFFFFFFFF) >> 27 for bit in ra
 
 # How the loops are compiled. An entry is called from Python. Everything else is taken into the
 # entries: passing an array to a function costs seven numbers, and the scratch buffers would cost a
-# hundred a call. numba puts `inline` functions into their caller before it compiles, so that each is
-# compiled once, as part of that caller; `subtract_baseline` stays a function of its own, because
-# only its sums may be reordered (`fastmath`), and joins the entry when LLVM inlines it. No loop
-# makes an array, so numba need not count references (`_nrt`).
+# hundred a call. numba puts `inline` functions into their caller before it compiles, so that each
+# is compiled once, as part of that caller. `subtract_baseline` and `largest_sample` stay functions
+# of their own, because only their sums may be reordered (`fastmath`); LLVM takes them into the
+# entry. No loop makes an array, so numba need not count references (`_nrt`).
 _FAST_SUMS = {"contract", "nsz", "reassoc"}
 _entry = njit(_nrt=False, nogil=True, cache=True, no_cfunc_wrapper=True)
 _inline = njit(inline="always", _nrt=False, nogil=True)
@@ -632,7 +632,7 @@ def _place_of(samples, highest):
     return start
 
 
-@_inline
+@_sums
 def largest_sample(trace, n_samples, threshold, scratch):
     """One hit a pad, the largest sample above the local base: 1 if there is one, else 0.
 
