@@ -1,0 +1,283 @@
+"""``attpc-filter label``: the arguments, and the server that they start."""
+
+import argparse
+import csv
+import ipaddress
+import secrets
+import socket
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from attpc_filter.config import Config
+from attpc_filter.errors import OutputError, UsageError
+from attpc_filter.rebuild.hits import ZCalibration
+from attpc_filter.rebuild.padplane import load_padplane
+from attpc_filter.score.bundle import load_bundle
+from attpc_filter_web import tables
+from attpc_filter_web.catalogue import Catalogue, load_catalogue
+from attpc_filter_web.choose import Chooser
+from attpc_filter_web.clusters import load_clusters
+from attpc_filter_web.events import EventReader
+from attpc_filter_web.flips import compare_with
+from attpc_filter_web.session import Session
+from attpc_filter_web.store import UNSURE, Context, Store
+from attpc_filter_web.suggest import Suggester
+
+USES_KERNELS = True
+_SEED = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``attpc-filter label``."""
+    parser.description = (
+        "Show events in a browser and keep the labels that are given to them; or, with --export,"
+        " write the labels as the table that attpc-export takes."
+    )
+    add = parser.add_argument
+    add(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER|RUNS",
+        help="output folder of attpc-filter run (with --keep-latents for the best suggestions), or"
+        " run files; run files beside a folder are those that have moved since",
+    )
+    add(
+        "--labels",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="labels database; made if it does not exist. Several to --export them together",
+    )
+    add("--export", type=Path, metavar="CSV", help="write the labels and end")
+    add("--keep-unsure", action="store_true", help="export: let unsure count as a label")
+    add("--by-labeller", action="store_true", help="export: add a column a labeller")
+    add(
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="labels that can be given (default: the model's classes)",
+    )
+    add("--model", metavar="NAME|FILE", help="whose hits (default: the folder's, or default)")
+    add("--list", type=Path, metavar="CSV", help="events to show: a table with run and event")
+    add("--compare", type=Path, metavar="DIR", help="another output folder with the same events")
+    add("--clusters", type=Path, metavar="DIR", help="folder of attpc-export clusters, to name")
+    add(
+        "--repeats",
+        type=float,
+        default=0.08,
+        metavar="SHARE",
+        help="share of the events that are shown again, unannounced (default: 0.08)",
+    )
+    add(
+        "--refit-every",
+        type=int,
+        default=10,
+        metavar="N",
+        help="labels after which suggestions are made anew (default: 10)",
+    )
+    add("--port", type=int, default=8765, metavar="N", help="port (default: 8765; 0: a free one)")
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; any but this machine's own asks for a token",
+    )
+    add("--token", action="store_true", help="ask for a token on localhost too: shared machines")
+
+
+def act(options: argparse.Namespace, command: str) -> int:
+    """Write the labels, or serve the pages until Ctrl-C."""
+    if options.export is not None:
+        return _export(options)
+    if not options.paths:
+        raise UsageError("give an output folder of attpc-filter run, or run files")
+    if len(options.labels) > 1:
+        raise UsageError("--labels: answers go into one file; several are for --export")
+    _check_shares(options)
+    session = make_session(options)
+    _serve(session, options)
+    return 0
+
+
+def _check_shares(options: argparse.Namespace) -> None:
+    if not 0 <= options.repeats <= 0.5:
+        raise UsageError(f"--repeats {options.repeats:g}: must be 0 to 0.5")
+    if options.refit_every < 1:
+        raise UsageError(f"--refit-every {options.refit_every}: must be at least 1")
+
+
+def _export(options: argparse.Namespace) -> int:
+    answers, contexts = tables.merge([Store(path, create=False) for path in options.labels])
+    text = tables.to_csv(answers, contexts, options.keep_unsure, options.by_labeller)
+    staged = options.export.with_name(f".{options.export.name}.partial")
+    try:
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(options.export)
+    except OSError as error:
+        raise OutputError(f"{options.export}: cannot be written: {error.strerror}") from error
+    decided = tables.decide(answers, options.keep_unsure)
+    n_labelled = sum(bool(row.label) for row in decided)
+    print(f"labels     {options.export}  ({n_labelled} events of {len(decided)} with an answer)")
+    return 0
+
+
+def make_session(options: argparse.Namespace) -> Session:
+    """Load all that the pages show.
+
+    Raises
+    ------
+    UsageError
+        If something cannot be used; the message says what to do.
+    """
+    catalogue = load_catalogue(options.paths)
+    manifest = catalogue.manifest
+    config = _config(manifest)
+    bundle = load_bundle(options.model or manifest.get("model", {}).get("path", "default"))
+    contract = bundle.contract
+    if not options.model and manifest and bundle.sha256 != manifest["model"]["sha256"]:
+        raise UsageError(
+            f"model {bundle.path}: is not the one that made this folder any more; give it with"
+            " --model"
+        )
+    plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
+    calibration = contract.detector
+    if manifest:
+        calibration = ZCalibration(**manifest["calibration"])
+    classes = tuple(options.classes or (entry.name for entry in contract.classes))
+    if len(classes) < 2 or len(set(classes)) < len(classes) or len(classes) > 9:
+        raise UsageError(f"--classes {' '.join(classes)}: give two to nine different names")
+    if UNSURE in classes:
+        raise UsageError(f"--classes: {UNSURE!r} is there anyway")
+    suggester = Suggester(catalogue, options.refit_every)
+    flips = None if options.compare is None else compare_with(catalogue, options.compare)
+    listed = [] if options.list is None else _read_list(options.list, catalogue)
+    reader = EventReader(
+        catalogue, plane, contract.hits, calibration, contract.clean, config.root_options
+    )
+    return Session(
+        catalogue=catalogue,
+        reader=reader,
+        store=Store(options.labels[0]),
+        context=Context(contract.name, bundle.sha256, "AT-TPC", plane.sha256, classes),
+        chooser=Chooser(
+            catalogue,
+            suggester,
+            options.repeats,
+            _SEED,
+            [] if flips is None else [flip["row"] for flip in flips["flips"]],
+            listed,
+        ),
+        suggester=suggester,
+        geometry=_geometry(plane, calibration),
+        flips=flips,
+        clusters=None if options.clusters is None else load_clusters(options.clusters, catalogue),
+        seed=_SEED,
+    )
+
+
+def _config(manifest: dict[str, Any]) -> Config:
+    """The options that the folder was made with, of those that decide what hits there are."""
+    kinds = get_type_hints(Config)
+    given = {
+        field.name: manifest["config"][field.name]
+        for field in fields(Config)
+        if field.name.startswith(("pad_", "root_")) and field.name in manifest.get("config", {})
+    }
+    return Config(
+        **{
+            name: Path(value) if value is not None and kinds[name] == Path | None else value
+            for name, value in given.items()
+        }
+    )
+
+
+def _geometry(plane: Any, calibration: ZCalibration) -> dict[str, Any]:
+    radius = np.hypot(plane.x, plane.y)
+    on_beam = radius[plane.beam]
+    return {
+        "n_pads": len(plane.x),
+        "radius_mm": float(np.ceil(radius.max())),
+        "beam_radius_mm": float(on_beam.max()) if len(on_beam) else 0.0,
+        "length_mm": calibration.detector_length,
+        "field": 0,
+    }
+
+
+def _read_list(path: Path, catalogue: Catalogue) -> list[int]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(line for line in file if not line.startswith("#"))
+            keys = [(int(line["run"]), int(line["event"])) for line in lines]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: no table with the columns run and event: {error}") from error
+    rows = [catalogue.rows[key] for key in keys if key in catalogue.rows]
+    if not rows:
+        raise UsageError(f"{path}: none of its events is among those to label")
+    return rows
+
+
+def _serve(session: Session, options: argparse.Namespace) -> None:
+    import uvicorn
+
+    from attpc_filter_web.server import make_app
+
+    is_local = options.host == "localhost" or _is_loopback(options.host)
+    token = secrets.token_urlsafe(24) if options.token or not is_local else ""
+    listener = _listen(options.host, options.port)
+    port = listener.getsockname()[1]
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+    print(f"labels     {options.labels[0]}")
+    print(f"open       {address}")
+    print(f"over ssh   ssh -L {port}:localhost:{port} {socket.gethostname()}   on your own machine")
+    print("Ctrl-C ends; every answer is on the disk already", flush=True)
+    config = uvicorn.Config(
+        make_app(session, token), log_level="warning", access_log=False, lifespan="off", ws="none"
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        print("", file=sys.stderr)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"{host}:{port}: cannot listen there: {error}; try another --port") from (
+            error
+        )
+    return listener
+
+
+def main() -> int:
+    """Run as a command of its own."""
+    from attpc_filter.errors import AttpcFilterError
+
+    parser = argparse.ArgumentParser(prog="attpc-filter label")
+    add_arguments(parser)
+    try:
+        return act(parser.parse_args(), "")
+    except AttpcFilterError as error:
+        print(f"attpc-filter: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
