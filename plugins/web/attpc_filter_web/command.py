@@ -6,16 +6,15 @@ import ipaddress
 import secrets
 import socket
 import sys
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
 from attpc_filter.config import Config
 from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.rebuild.hits import ZCalibration
-from attpc_filter.rebuild.padplane import load_padplane
+from attpc_filter.rebuild.detector import DEFAULT_SAMPLES, Detector, ZCalibration, load_detector
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter_web import tables
 from attpc_filter_web.catalogue import Catalogue, load_catalogue
@@ -145,10 +144,9 @@ def make_session(options: argparse.Namespace) -> Session:
             f"model {bundle.path}: is not the one that made this folder any more; give it with"
             " --model"
         )
-    plane = load_padplane(config.pad_plane, config.pad_gains, config.pad_time_offsets)
-    calibration = contract.detector
-    if manifest:
-        calibration = ZCalibration(**manifest["calibration"])
+    detector = _detector(
+        config, ZCalibration(**manifest.get("calibration", asdict(contract.detector)))
+    )
     classes = tuple(options.classes or (entry.name for entry in contract.classes))
     if len(classes) < 2 or len(set(classes)) < len(classes) or len(classes) > 9:
         raise UsageError(f"--classes {' '.join(classes)}: give two to nine different names")
@@ -157,14 +155,12 @@ def make_session(options: argparse.Namespace) -> Session:
     suggester = Suggester(catalogue, options.refit_every)
     flips = None if options.compare is None else compare_with(catalogue, options.compare)
     listed = [] if options.list is None else _read_list(options.list, catalogue)
-    reader = EventReader(
-        catalogue, plane, contract.hits, calibration, contract.clean, config.root_options
-    )
+    reader = EventReader(catalogue, detector, contract.hits, contract.clean, config.root_options)
     return Session(
         catalogue=catalogue,
         reader=reader,
         store=Store(options.labels[0]),
-        context=Context(contract.name, bundle.sha256, "AT-TPC", plane.sha256, classes),
+        context=Context(contract.name, bundle.sha256, detector.name, detector.sha256, classes),
         chooser=Chooser(
             catalogue,
             suggester,
@@ -174,7 +170,7 @@ def make_session(options: argparse.Namespace) -> Session:
             listed,
         ),
         suggester=suggester,
-        geometry=_geometry(plane, calibration),
+        geometry=_geometry(detector),
         flips=flips,
         clusters=None if options.clusters is None else load_clusters(options.clusters, catalogue),
         seed=_SEED,
@@ -183,28 +179,33 @@ def make_session(options: argparse.Namespace) -> Session:
 
 def _config(manifest: dict[str, Any]) -> Config:
     """The options that the folder was made with, of those that decide what hits there are."""
-    kinds = get_type_hints(Config)
-    given = {
-        field.name: manifest["config"][field.name]
-        for field in fields(Config)
-        if field.name.startswith(("pad_", "root_")) and field.name in manifest.get("config", {})
+    given: dict[str, Any] = {
+        name: Path(value) if name.startswith("pad_") and value is not None else value
+        for name, value in manifest.get("config", {}).items()
+        if name.startswith(("pad_", "root_", "n_samples"))
     }
-    return Config(
-        **{
-            name: Path(value) if value is not None and kinds[name] == Path | None else value
-            for name, value in given.items()
-        }
+    return Config(**given)
+
+
+def _detector(config: Config, calibration: ZCalibration) -> Detector:
+    return load_detector(
+        config.pad_plane,
+        config.pad_gains,
+        config.pad_time_offsets,
+        config.n_samples or DEFAULT_SAMPLES,
+        calibration,
     )
 
 
-def _geometry(plane: Any, calibration: ZCalibration) -> dict[str, Any]:
+def _geometry(detector: Detector) -> dict[str, Any]:
+    plane = detector.plane
     radius = np.hypot(plane.x, plane.y)
     on_beam = radius[plane.beam]
     return {
         "n_pads": len(plane.x),
         "radius_mm": float(np.ceil(radius.max())),
         "beam_radius_mm": float(on_beam.max()) if len(on_beam) else 0.0,
-        "length_mm": calibration.detector_length,
+        "length_mm": detector.calibration.detector_length,
         "field": 0,
     }
 
@@ -264,20 +265,3 @@ def _listen(host: str, port: int) -> socket.socket:
             error
         )
     return listener
-
-
-def main() -> int:
-    """Run as a command of its own."""
-    from attpc_filter.errors import AttpcFilterError
-
-    parser = argparse.ArgumentParser(prog="attpc-filter label")
-    add_arguments(parser)
-    try:
-        return act(parser.parse_args(), "")
-    except AttpcFilterError as error:
-        print(f"attpc-filter: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run
 from attpc_filter.rebuild.clean import CleanSettings, find_signal
-from attpc_filter.rebuild.hits import HitSettings, ZCalibration, rebuild_hits, subtract_baseline
+from attpc_filter.rebuild.detector import Detector
+from attpc_filter.rebuild.hits import HitSettings, rebuild_hits, subtract_baseline
 from attpc_filter.rebuild.padplane import PadPlane
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
 from attpc_filter.root_options import RootOptions
@@ -63,12 +64,10 @@ class EventReader:
     ----------
     catalogue : Catalogue
         The events.
-    plane : PadPlane
-        The pads.
+    detector : Detector
+        Pads and drift.
     settings : HitSettings
         How traces become hits: the bundle's.
-    calibration : ZCalibration
-        From time bucket to z.
     clean : CleanSettings
         Which hits count as noise: the bundle's, or the cut on neighbours where the bundle has none.
     root : RootOptions, optional
@@ -78,17 +77,15 @@ class EventReader:
     def __init__(
         self,
         catalogue: Catalogue,
-        plane: PadPlane,
+        detector: Detector,
         settings: HitSettings,
-        calibration: ZCalibration,
         clean: CleanSettings,
         root: RootOptions | None = None,
     ) -> None:
-        self.plane = plane
+        self.detector = detector
         self.settings = settings
         self.clean = replace(clean, mode="neighbours") if clean.mode == "none" else clean
         self._catalogue = catalogue
-        self._calibration = calibration
         self._root = root
         self._lock = threading.Lock()
         self._runs: OrderedDict[int, tuple[Run, dict[int, str]]] = OrderedDict()
@@ -117,7 +114,8 @@ class EventReader:
         if not len(rows):
             return None
         on_pad = view.hits.pad == pad
-        offset = float(self.plane.time_offset[pad]) if 0 <= pad < len(self.plane.x) else 0.0
+        plane = self.detector.plane
+        offset = float(plane.time_offset[pad]) if 0 <= pad < len(plane.x) else 0.0
         return {
             "pad": pad,
             "hardware": rows[:, :PAD_COLUMN].tolist(),
@@ -150,7 +148,7 @@ class EventReader:
         return self._runs[source]
 
     def _view(self, record: Record) -> EventView:
-        hits = rebuild_hits([record], self.plane, self.settings, self._calibration)
+        hits = rebuild_hits([record], self.detector, self.settings)
         digest = hashlib.sha256()
         for column in (hits.pad, hits.time_bucket, hits.charge):
             digest.update(np.ascontiguousarray(column).tobytes())
@@ -210,7 +208,8 @@ def pad_corners(plane: PadPlane) -> NDArray[np.float32]:
         half = _pitch(plane) / 2 * scale / max(float(scale.max()), 1e-6)
         signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float32)
         centre = np.stack([x, y], axis=1)[:, None]
-        return (centre + signs * half[:, None, None]).astype(np.float32)
+        squares: NDArray[np.float32] = (centre + signs * half[:, None, None]).astype(np.float32)
+        return squares
     half = _BIG_HALF_SIDE_MM * scale
     height = np.sqrt(3, dtype=np.float32) * half
     # columns are half a side apart; a row's pads point up and down in turn
@@ -219,7 +218,8 @@ def pad_corners(plane: PadPlane) -> NDArray[np.float32]:
     up = np.where((column + row) % 2 == _UP_PARITY, 1, -1).astype(np.float32)
     base, tip = y - up * height / 2, y + up * height / 2
     corners = np.stack([x - half, base, x + half, base, x, tip, x, tip], axis=1)
-    return corners.reshape(-1, 4, 2).astype(np.float32)
+    triangles: NDArray[np.float32] = corners.reshape(-1, 4, 2).astype(np.float32)
+    return triangles
 
 
 #: Half a side of the AT-TPC's big pads; the small ones have half of it.

@@ -56,7 +56,10 @@ def make_app(session: Session, token: str = "") -> Starlette:
         *(page(name) for name in _PAGES),
         Route("/static/{name}", static),
         get("/api/setup", lambda request: session.setup()),
-        get("/api/pads", lambda request: _bytes(pad_corners(session.reader.plane).tobytes())),
+        get(
+            "/api/pads",
+            lambda request: _pads(session),
+        ),
         get("/api/events/{row:int}", lambda request: _event(session, request)),
         get("/api/events/{row:int}/scores", lambda request: session.scores(_row(session, request))),
         get(
@@ -126,6 +129,10 @@ def _finite(content: Any) -> Any:
 
 def _bytes(content: bytes) -> Response:
     return Response(content, media_type="application/octet-stream")
+
+
+def _pads(session: Session) -> Response:
+    return _bytes(pad_corners(session.reader.detector.plane).astype("<f4").tobytes())
 
 
 def _row(session: Session, request: Request) -> int:

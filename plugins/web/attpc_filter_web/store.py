@@ -195,7 +195,10 @@ class Store:
                 "SELECT model, model_sha256, detector, detector_sha256, classes FROM contexts"
                 " WHERE id IN (SELECT context FROM answers WHERE withdrawn_at IS NULL) ORDER BY id"
             ).fetchall()
-        return [Context(*row[:4], tuple(json.loads(row[4]))) for row in rows]
+        return [
+            Context(model, sha256, detector, detector_sha256, tuple(json.loads(classes)))
+            for model, sha256, detector, detector_sha256, classes in rows
+        ]
 
     def add(self, answer: Answer, context: int) -> Answer:
         """Write an answer to the disk.

@@ -1,6 +1,6 @@
-// Colours of numbers: a path through OKLab on which lightness grows evenly from blue to yellow.
-// People with any kind of colour blindness see it in the same order. On dark paper strong hits are
-// bright, on light paper they are dark.
+// Colours of numbers: a path through OKLab on which lightness grows evenly, from violet over green to
+// yellow. People with any kind of colour blindness see it in the same order. On dark paper strong
+// hits are bright, on light paper they are dark.
 
 const STEPS = 256;
 
@@ -24,10 +24,10 @@ export function palette(dark) {
   const table = new Uint8Array(4 * STEPS);
   for (let step = 0; step < STEPS; step += 1) {
     const t = step / (STEPS - 1);
-    const [lightness, warmth] = dark ? [0.45 + 0.47 * t, t] : [0.8 - 0.55 * t, 1 - t];
-    const a = 0.03 * Math.sin(Math.PI * warmth) - 0.015;
-    const b = -0.14 + 0.29 * warmth;
-    table.set([...fromOklab(lightness, a, b), 255], 4 * step);
+    const [lightness, warmth] = dark ? [0.44 + 0.48 * t, t] : [0.86 - 0.6 * t, 1 - t];
+    const hue = ((290 - 185 * warmth) * Math.PI) / 180;
+    const chroma = 0.12 + 0.04 * warmth;
+    table.set([...fromOklab(lightness, chroma * Math.cos(hue), chroma * Math.sin(hue)), 255], 4 * step);
   }
   return table;
 }

@@ -17,7 +17,7 @@ export function drawTrace(canvas, trace, text, bucket = null) {
   if (!trace) return;
   const all = [...trace.samples.flat(), ...trace.baselines.flat()];
   const [low, high] = [Math.min(...all), Math.max(...all)];
-  const pad = Math.max((high - low) * 0.08, 5);
+  const pad = Math.max((high - low) * 0.12, 5);
   const n = trace.samples[0].length;
   const x = (sample) => 44 + ((w - 54) * sample) / (n - 1);
   const y = (value) => 20 + ((h - 38) * (high + pad - value)) / (high - low + 2 * pad);
@@ -40,12 +40,15 @@ export function drawTrace(canvas, trace, text, bucket = null) {
     pen.stroke();
     pen.setLineDash([]);
   };
-  trace.peaks.forEach((peak) => {
-    pen.strokeStyle = colour("--accent");
-    pen.lineWidth = bucket !== null && Math.abs(peak - bucket) < 0.05 ? 3 : 1;
+  trace.peaks.forEach((peak) => {  // a wedge above the peak, filled for the chosen hit
+    const sample = Math.min(Math.max(Math.round(peak), 0), n - 1);
+    const top = y(Math.max(...trace.samples.map((values) => values[sample]))) - 3;
+    pen.strokeStyle = pen.fillStyle = colour("--accent");
+    pen.lineWidth = 1.5;
     pen.beginPath();
-    pen.moveTo(x(peak), 20);
-    pen.lineTo(x(peak), h - 18);
+    for (const [dx, dy] of [[0, 0], [-5, -9], [5, -9]]) pen.lineTo(x(peak) + dx, Math.max(top, 30) + dy);
+    pen.closePath();
+    if (bucket !== null && Math.abs(peak - bucket) < 0.05) pen.fill();
     pen.stroke();
   });
   trace.samples.forEach((values, index) => {

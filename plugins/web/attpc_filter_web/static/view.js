@@ -5,13 +5,15 @@ import { isDark, make } from "./common.js";
 import { palette, places, css, range } from "./colours.js";
 
 const HIT_SHADER = `#version 300 es
+precision highp float;
+precision highp int;
 uniform int mode;        // 0: pads in x-y, 1: points in x-y, 2: z-r, 3: space
 uniform vec4 frame;      // centre and half widths of the panel [mm]
 uniform vec2 turn;       // angles of the view in space
 uniform float size;      // of a point [pixels]
 uniform vec2 extent;     // half length, radius [mm]
 uniform float noise;     // 0: hide, 1: mark, 2: as others
-uniform float plain;     // 1: every pad of the plane, faint
+uniform float plain;     // 1: every pad of the plane, faint; 2: their outlines
 uniform highp sampler2D corners;
 in float x, y, z, place, pad, signal;
 out float v_place;
@@ -26,6 +28,7 @@ void main() {
   if (mode == 0) {
     int number = plain > 0.5 ? gl_InstanceID : int(pad);
     int corner = gl_VertexID < 3 ? gl_VertexID : (gl_VertexID == 3 ? 0 : gl_VertexID - 2);
+    if (plain > 1.5) corner = gl_VertexID;
     int index = number * 4 + corner;
     int width = textureSize(corners, 0).x;
     at = texelFetch(corners, ivec2(index % width, index / width), 0).xy;
@@ -44,7 +47,8 @@ void main() {
   gl_Position = hide ? vec4(2.0, 2.0, 2.0, 1.0) : vec4((at - frame.xy) / frame.zw, depth, 1.0);
 }`;
 const COLOUR_SHADER = `#version 300 es
-precision mediump float;
+precision highp float;
+precision highp int;
 uniform sampler2D colours;
 uniform vec4 faint;
 uniform float plain;
@@ -70,6 +74,8 @@ const UNIFORMS = [
 ];
 const TEXTURE_WIDTH = 1024;
 const NEAR_PIXELS = 12;
+// Outlines of single pads are drawn from this magnification on.
+const OUTLINE_FROM = 1.9;
 export const NOISE_MODES = ["mark", "hide", "show"];
 
 export class EventView {
@@ -100,7 +106,7 @@ export class EventView {
   home(panel) {
     const { radius_mm: radius, length_mm: length } = this.geometry;
     if (panel === "xy") return { x: 0, y: 0, scale: 1, half: radius * 1.06 };
-    return { x: length / 2, y: radius / 2, scale: 1, half: [length * 0.56, radius * 0.56] };
+    return { x: length * 0.49, y: radius * 0.45, scale: 1, half: [length * 0.57, radius * 0.66] };
   }
 
   prepare() {
@@ -151,8 +157,6 @@ export class EventView {
     const gl = this.gl;
     this.colours = palette(isDark());
     this.texture(1, gl.RGBA, 256, 1, gl.RGBA, gl.UNSIGNED_BYTE, this.colours);
-    const grey = isDark() ? 0.125 : 0.925;
-    gl.uniform4f(this.at.faint, grey, grey * 1.01, grey * 1.03, 1);
   }
 
   setEvent(event) {
@@ -193,7 +197,7 @@ export class EventView {
     if (name === "space") {
       const { radius_mm: radius, length_mm: length } = this.geometry;
       const half = Math.hypot(length / 2, radius) * 1.02;
-      const scale = Math.max(half / (panel.w / 2), (radius * 1.25) / (panel.h / 2));
+      const scale = Math.max(half / (panel.w / 2), (radius * 1.55) / (panel.h / 2));
       return [0, 0, (scale * panel.w) / 2, (scale * panel.h) / 2];
     }
     const { x, y, scale, half } = this.zoom[name];
@@ -237,13 +241,19 @@ export class EventView {
     gl.uniform2f(at.turn, ...this.turn);
     gl.uniform2f(at.extent, this.geometry.length_mm / 2, this.geometry.radius_mm);
     gl.uniform1f(at.noise, { hide: 0, mark: 1, show: 2 }[this.noise]);
-    const points = Math.max(3.2, Math.min(panel.w, panel.h) / 110) * ratio;
+    const points = Math.max(4, Math.min(panel.w, panel.h) / 75) * ratio;
     gl.uniform1f(at.size, points);
     if (name === "xy") {
       this.use(0, 1);
       gl.uniform1i(at.mode, 0);
       gl.uniform1f(at.plain, 1);
+      gl.uniform4f(at.faint, ...(isDark() ? [0.1, 0.115, 0.14, 1] : [0.945, 0.95, 0.96, 1]));
       gl.drawArraysInstanced(gl.TRIANGLES, 0, 6, this.pads.length / 8);
+      if (this.zoom.xy.scale >= OUTLINE_FROM) {
+        gl.uniform1f(at.plain, 2);
+        gl.uniform4f(at.faint, ...(isDark() ? [0.2, 0.23, 0.28, 1] : [0.82, 0.84, 0.87, 1]));
+        gl.drawArraysInstanced(gl.LINE_LOOP, 0, 4, this.pads.length / 8);
+      }
     }
     gl.uniform1f(at.plain, 0);
     if (!event || !event.n_hits) return;
@@ -354,7 +364,7 @@ export class EventView {
     const labels = name === "xy" ? ["x [mm]", "y [mm]"] : ["z [mm]", "radius [mm]"];
     for (const value of ticks(a - c, a + c)) {
       const u = panel.x + (panel.w / 2) * (1 + (value - a) / c);
-      if (u < panel.x + 34 || u > panel.x + panel.w - 50) continue;
+      if (u < panel.x + 40 || u > panel.x + panel.w - 62) continue;
       pen.fillRect(u, panel.y + panel.h - 5, 1, 5);
       pen.textAlign = "center";
       pen.fillText(String(value), u, panel.y + panel.h - 8);
@@ -576,9 +586,9 @@ function inside(panel, x, y) {
   return x >= panel.x && y >= panel.y && x < panel.x + panel.w && y < panel.y + panel.h;
 }
 
-// Round numbers between two, about five of them.
+// Round numbers between two, five to seven of them.
 export function ticks(low, high) {
-  const rough = (high - low) / 5;
+  const rough = (high - low) / 7;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const found = [];
