@@ -52,6 +52,7 @@ checks: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	cd export && ../$(BIN)/mypy
+	cd plugins/web && ../../$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # compiled once here, so that the test processes need not compile them at the same time
@@ -75,9 +76,9 @@ release-check: .venv/release
 	touch $@
 
 # Spyral compiles against Eigen (Debian: libeigen3-dev); without it the tests that run Spyral are skipped
-.venv/test: .venv/runtime export/pyproject.toml plugins/spyral/pyproject.toml
+.venv/test: .venv/runtime export/pyproject.toml plugins/spyral/pyproject.toml plugins/web/pyproject.toml
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[test]' --editable ./export
+	$(BIN)/pip install --quiet --editable '.[test]' --editable ./export --editable './plugins/web[test]'
 	$(BIN)/pip install --quiet attpc-spyral==1.1.2 || echo "attpc-spyral cannot be installed here: its tests will be skipped"
 	$(BIN)/pip install --quiet --no-deps --editable plugins/spyral
 	touch $@

@@ -1,6 +1,7 @@
 """``attpc-filter label``: the arguments, and the server that they start."""
 
 import argparse
+import contextlib
 import csv
 import ipaddress
 import secrets
@@ -112,7 +113,11 @@ def _check_shares(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    answers, contexts = tables.merge([Store(path, create=False) for path in options.labels])
+    with contextlib.ExitStack() as stack:
+        stores = [Store(path, create=False) for path in options.labels]
+        for store in stores:
+            stack.callback(store.close)
+        answers, contexts = tables.merge(stores)
     text = tables.to_csv(answers, contexts, options.keep_unsure, options.by_labeller)
     staged = options.export.with_name(f".{options.export.name}.partial")
     try:
@@ -255,13 +260,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(128)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"{host}:{port}: cannot listen there: {error}; try another --port") from (
-            error
-        )
+        listener.close()
+        raise UsageError(
+            f"{host}:{port}: cannot listen there: {error}; try another --port"
+        ) from error
     return listener
