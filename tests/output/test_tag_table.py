@@ -94,3 +94,26 @@ def test_what_is_no_tag_table_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         TagWriter(tmp_path / "absent" / "tags.parquet", ["a", "b"], METADATA)
+
+
+class LosesRows(TagWriter):
+    """Forgets what it should write when it is closed."""
+
+    def close(self) -> None:
+        self._pending.clear()
+        super().close()
+
+
+def test_a_table_that_lost_rows(tmp_path: Path) -> None:
+    writer = LosesRows(tmp_path / "tags.parquet", ["proton", "noise"], METADATA)
+    _add(writer, 0, 3)
+    with pytest.raises(OutputError, match=r"tags\.parquet: holds 0 rows, 3 were written"):
+        writer.close()
+
+
+def test_a_table_with_a_row_too_many(tmp_path: Path) -> None:
+    writer = TagWriter(tmp_path / "tags.parquet", ["proton", "noise"], METADATA)
+    _add(writer, 0, 3)
+    writer.n_rows -= 1
+    with pytest.raises(OutputError, match="holds 3 rows, 2 were written"):
+        writer.close()
