@@ -79,32 +79,29 @@ class Config:
         "N",
     )
 
-    pad_plane: Path | None = _option(
+    detector: str = _option(
         "Detector",
-        None,
-        "CSV of the pads (x_mm, y_mm, ...) in place of the AT-TPC's",
-        "mm",
-        "FILE",
-    )
-    pad_gains: Path | None = _option("Detector", None, "CSV with one gain a pad", "", "FILE")
-    pad_time_offsets: Path | None = _option(
-        "Detector", None, "CSV with one time offset a pad", "time buckets", "FILE"
+        "",
+        "detector that ships, or path of a detector file (YAML); left out: the model's",
+        "",
+        "NAME|FILE",
     )
     micromegas_time_bucket: float | None = _option(
         "Detector",
         None,
-        "time of hits at the micromegas; left out: the model's",
+        "time of hits at the micromegas, in place of the detector's",
         "time buckets",
         "TB",
     )
     window_time_bucket: float | None = _option(
-        "Detector", None, "time of hits at the window; left out: the model's", "time buckets", "TB"
+        "Detector",
+        None,
+        "time of hits at the window, in place of the detector's",
+        "time buckets",
+        "TB",
     )
     detector_length: float | None = _option(
-        "Detector", None, "length of the drift; left out: the model's", "mm", "MM"
-    )
-    n_samples: int | None = _option(
-        "Detector", None, "samples of a trace in the run; left out: the model's", "", "N"
+        "Detector", None, "length of the drift, in place of the detector's", "mm", "MM"
     )
 
     root_tree: str = _option(

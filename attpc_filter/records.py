@@ -51,6 +51,8 @@ class Record:
         Why the event could not be read; empty if it could.
     is_complete : bool
         It was seen, while it was read, that the event has all that the next program looks for.
+    in_model_frame : bool
+        The points are in the models' frame already: hits that this program made and kept.
     """
 
     event: int
@@ -60,6 +62,7 @@ class Record:
     passthrough: bool = False
     reason: str = ""
     is_complete: bool = False
+    in_model_frame: bool = False
 
     @property
     def origin(self) -> Origin:

@@ -34,7 +34,7 @@ from long_run import make_long_run
 from attpc_filter.bench import processor
 from attpc_filter.formats.hdf5.ceilings import bare_reads
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.detector import load_detector
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle

@@ -9,12 +9,13 @@ otherwise idle.
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.detector import load_detector
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.score.scorer import Scorer
@@ -34,7 +35,9 @@ def main() -> None:
         contract = bundle.contract
         with open_run(options.run) as run:
             records = [run.read(*event) for event in run.events[:BATCH_EVENTS]]
-        hits = rebuild_hits(records, load_detector(calibration=contract.detector), contract.hits)
+        hits = rebuild_hits(
+            records, replace(load_detector(), calibration=contract.detector), contract.hits
+        )
         scorer = Scorer(bundle, "cpu", 1, len(records))
         inputs = contract.make_inputs(hits)
         outputs = ["scores"] if contract.novelty_threshold is None else ["scores", "novelty"]

@@ -65,7 +65,7 @@ class SimEvent:
 @cache
 def pad_table() -> dict[str, NDArray[np.float64]]:
     """The shipped pad table, read with csv alone (its truth is tested against Spyral's)."""
-    text = resources.files("attpc_filter.rebuild").joinpath("padplane.csv").read_text()
+    text = resources.files("attpc_filter.detectors").joinpath("at-tpc.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
@@ -75,14 +75,14 @@ def _pads_of_distinct_pixels() -> NDArray[np.int64]:
     """Pads outside the beam region, no two of them in the same pixel nor near a pixel's edge."""
     table = pad_table()
     pitch = 2 * IMAGE_RADIUS_MM / IMAGE_SIZE
-    across = (table["x_mm"] + IMAGE_RADIUS_MM) / pitch
-    up = (table["y_mm"] + IMAGE_RADIUS_MM) / pitch
+    across = (table["x"] + IMAGE_RADIUS_MM) / pitch
+    up = (table["y"] + IMAGE_RADIUS_MM) / pitch
     order = np.random.default_rng(1).permutation(len(across))
     seen: set[tuple[int, int]] = set()
     pads = []
     for pad in order:
         inside = all(0.1 < value % 1 < 0.9 for value in (across[pad], up[pad]))
-        radius = np.hypot(table["x_mm"][pad], table["y_mm"][pad])
+        radius = np.hypot(table["x"][pad], table["y"][pad])
         pixel = (int(across[pad]), int(up[pad]))
         if inside and not table["beam"][pad] and 60 < radius < 260 and pixel not in seen:
             seen.add(pixel)
@@ -145,19 +145,19 @@ def simulate(
         rows += [zeros, saturated]
     traces = np.array(rows, np.int16).reshape(-1, 517)
     traces = traces[rng.permutation(len(traces))]  # the merger's rows come in no order
-    time_bucket = centres + table["time_offset_tb"][pads]
+    time_bucket = centres + table["time_offset"][pads]
     z = (WINDOW_TB - time_bucket) / (WINDOW_TB - MICROMEGAS_TB) * LENGTH_MM
     integral = amplitudes * 6.0 * np.sqrt(2 * np.pi)
     points = np.column_stack(
         [
-            table["x_mm"][pads],
-            table["y_mm"][pads],
+            table["x"][pads],
+            table["y"][pads],
             z,
             amplitudes,
             integral,
             pads,
             time_bucket,
-            table["scale"][pads],
+            table["size"][pads],
         ]
     ).astype(np.float64)
     has_digitizer = trigger is not None and digitizer

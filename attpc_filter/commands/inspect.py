@@ -1,6 +1,7 @@
 """``attpc-filter inspect``: what a run file holds; a picture of an event."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace, command: str) -> int:
     """Print what the file holds."""
     from attpc_filter.formats.registry import list_contents, open_run
-    from attpc_filter.rebuild.detector import load_detector
+    from attpc_filter.rebuild.detector_file import load_detector
     from attpc_filter.rebuild.hits import rebuild_hits
     from attpc_filter.score.bundle import load_bundle
 
@@ -68,7 +69,7 @@ def act(options: argparse.Namespace, command: str) -> int:
         if record.reason:
             raise UsageError(f"{options.run}: event {options.event}: {record.reason}")
         contract = load_bundle(options.model).contract
-        detector = load_detector(calibration=contract.detector)
+        detector = replace(load_detector(), calibration=contract.detector)
         hits = rebuild_hits([record], detector, contract.hits)
         title = f"{options.run.name}, event {options.event}"
         if record.traces is not None:

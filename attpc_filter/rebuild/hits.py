@@ -17,7 +17,6 @@ from attpc_filter.rebuild import kernels
 from attpc_filter.rebuild.detector import (
     DEFAULT_SAMPLES,
     Detector,
-    ZCalibration,
     check_samples,
     z_of_time_bucket,
 )
@@ -75,7 +74,7 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
         Pads and drift; traces of pads outside the plane give no hit. The number of samples is that
         of the matrices. Points that have only a time bucket get their z from the calibration.
     settings : HitSettings
-        How traces become hits. Points were made elsewhere and are taken as they are.
+        How traces become hits. Points were made elsewhere: they only come into the models' frame.
 
     Returns
     -------
@@ -90,7 +89,7 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
     plane, calibration = detector.plane, detector.calibration
     matrices = [record.traces for record in records if record.traces is not None]
     if not matrices:
-        return _hits_of_points(records, calibration)
+        return _hits_of_points(records, detector)
     if any(record.points is not None for record in records):
         each = [rebuild_hits([record], detector, settings) for record in records]
         return join_hits(each)
@@ -138,6 +137,7 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
     used = int(offsets[-1])
     columns[2, :used] = z_of_time_bucket(columns[3, :used], calibration)
     x, y, z, time_bucket, charge, integral = columns[:, :used]
+    x, y, z = detector.frame.to_model(x, y, z, calibration.detector_length)
     return Hits(offsets, pad[:used], x, y, z, time_bucket, charge, integral)
 
 
@@ -157,8 +157,9 @@ def _one_matrix(matrices: list[NDArray[np.int16]]) -> NDArray[np.int16]:
     return as_strided(filled[0], shape)
 
 
-def _hits_of_points(records: list[Record], calibration: ZCalibration) -> Hits:
-    """Hits of events that come with points: as they are, z made of the time bucket if it lacks."""
+def _hits_of_points(records: list[Record], detector: Detector) -> Hits:
+    """Hits of events that come with points; z made of the time bucket if it lacks."""
+    calibration = detector.calibration
     tables = [np.empty((0, 7)) if r.points is None else r.points[:, :7] for r in records]
     offsets = np.concatenate([[0], np.cumsum([len(table) for table in tables])]).astype(np.int64)
     points = np.concatenate(tables) if tables else np.empty((0, 7))
@@ -167,6 +168,10 @@ def _hits_of_points(records: list[Record], calibration: ZCalibration) -> Hits:
         part = slice(offsets[index], offsets[index + 1])
         if np.isnan(columns[2, part]).any():
             columns[2, part] = z_of_time_bucket(columns[3, part], calibration)
+    if not detector.frame.is_plain:
+        in_detector = np.repeat([not r.in_model_frame for r in records], np.diff(offsets))
+        x, y, z = columns[:3, in_detector]
+        columns[:3, in_detector] = detector.frame.to_model(x, y, z, calibration.detector_length)
     x, y, z, time_bucket, charge, integral = columns
     return Hits(offsets, points[:, 6].astype(np.int32), x, y, z, time_bucket, charge, integral)
 

@@ -8,7 +8,7 @@ What comes out of :func:`tag_events` is tagged; who calls it writes it down, or 
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,8 @@ from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.run import Events, Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted
-from attpc_filter.rebuild.detector import (
-    DEFAULT_SAMPLES,
-    Detector,
-    ZCalibration,
-    load_detector,
-)
+from attpc_filter.rebuild.detector import Detector, ZCalibration
+from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Origin, Record, join_hits
@@ -182,13 +178,7 @@ def load_tagger(config: Config, *, ready: bool = True) -> Tagger:
         calibration = ZCalibration(**(asdict(contract.detector) | given))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    detector = load_detector(
-        config.pad_plane,
-        config.pad_gains,
-        config.pad_time_offsets,
-        config.n_samples or DEFAULT_SAMPLES,
-        calibration,
-    )
+    detector = replace(load_detector(config.detector or DEFAULT_NAME), calibration=calibration)
     scorer = Scorer(bundle, config.device if ready else "cpu", 1, BATCH_EVENTS)
     if config.keep_latents and not scorer.latent_size:
         raise UsageError(

@@ -14,6 +14,7 @@ import yaml
 
 from tests import miniatures, tiny_models
 from tests.conftest import Cli, files_below, read_manifest, read_tag_table
+from tests.detector_files import write_attpc
 
 Refused = Callable[..., str]
 
@@ -72,8 +73,8 @@ class TestConfiguration:
             ("window_time_bucket: 38\n", "no drift time"),
             ("window_time_bucket: .nan\n", "window_time_bucket"),
             ("detector_length: .inf\n", "detector_length"),
-            ("pad_plane: nowhere.csv\n", "nowhere.csv"),
-            ("pad_gains: nowhere.csv\n", "nowhere.csv"),
+            ("detector: nowhere.yaml\n", "nowhere.yaml"),
+            ("detector: ATTPC\n", "there are AT-TPC"),
         ],
     )
     def test_wrong_value(self, text: str, said: str, refused: Refused, tmp_path: Path) -> None:
@@ -89,11 +90,9 @@ class TestConfiguration:
         file.write_bytes(b"\xff\xfe\x00strict")
         assert "not YAML" in refused("--config", file)
 
-    def test_pad_gains_for_another_plane(self, refused: Refused, tmp_path: Path) -> None:
-        file = tmp_path / "gains.csv"
-        file.write_text("gain\n1.0\n1.0\n")
-        line = refused("--pad-gains", file)
-        assert "2 rows for 10240 pads" in line
+    def test_a_detector_with_too_few_pads(self, refused: Refused, tmp_path: Path) -> None:
+        file = write_attpc(tmp_path, pads=range(2000), n_pads=10240)
+        assert "2000 rows, the detector has 10240 pads" in refused("--detector", file)
 
 
 class TestUsage:

@@ -288,9 +288,9 @@ class TestPads:
         shown = HitSettings(mode=mode, drop_beam_pads=drop)
         hits = rebuild_hits([Record(0, "", traces=rows)], Detector("", shipped_plane()), shown)
         assert list(hits.pad) == kept
-        np.testing.assert_allclose(hits.x, table["x_mm"][kept], rtol=1e-6)
-        np.testing.assert_allclose(hits.y, table["y_mm"][kept], rtol=1e-6)
-        expected = 200 + table["time_offset_tb"][kept]
+        np.testing.assert_allclose(hits.x, table["x"][kept], rtol=1e-6)
+        np.testing.assert_allclose(hits.y, table["y"][kept], rtol=1e-6)
+        expected = 200 + table["time_offset"][kept]
         np.testing.assert_allclose(hits.time_bucket, expected, rtol=1e-6)
 
     def test_gains_multiply_charge_and_integral(self) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attpc_filter.rebuild.detector import Detector, load_detector
+from attpc_filter.rebuild.detector import Detector
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.rebuild.padplane import load_padplane
 from attpc_filter.records import Hits, Record

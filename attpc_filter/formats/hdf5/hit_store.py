@@ -185,8 +185,11 @@ class HitStoreRun(Hdf5File):
             or not ascending
         ):
             raise InputError(f"{path}: damaged: its columns do not fit each other")
-        if int(Origin.TRACES) in self._origins:
-            self.hits_made = json.loads(file.attrs["made"])
+        made = json.loads(file.attrs["made"])
+        #: The hits were moved and turned into the models' frame, with the z that they have.
+        self._in_model_frame = "frame" in made
+        if int(Origin.TRACES) in self._origins or self._in_model_frame:
+            self.hits_made = made
         self._block = np.empty((len(_POINT_NAMES), 0))
         self._block_start = self._block_stop = 0  # hits in the block
 
@@ -202,6 +205,7 @@ class HitStoreRun(Hdf5File):
             event,
             name,
             passthrough=self._passthrough[index],
+            in_model_frame=self._in_model_frame,
             reason=self._reasons[index].decode("utf-8", "replace"),
         )
         if self._origins[index] == _NONE:
@@ -211,7 +215,7 @@ class HitStoreRun(Hdf5File):
         except HDF5_ERRORS as error:
             record.reason = f"cannot be read: {' '.join(str(error).split())}"
         else:
-            if self._origins[index] != _POINTS:
+            if self._origins[index] != _POINTS and not self._in_model_frame:
                 record.points[:, _Z] = np.nan
         return record
 

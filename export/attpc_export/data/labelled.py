@@ -4,7 +4,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from attpc_export.notes import note
 from attpc_filter.errors import UsageError
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.detector import ZCalibration, load_detector
+from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.records import Hits, Record
 
@@ -129,7 +130,7 @@ def load_events(
         If a run cannot be opened.
     """
     table = read_labels(labels, classes, group_column, label_map, skip_unknown)
-    of_run = load_detector(calibration=detector)
+    of_run = replace(load_detector(), calibration=detector)
     parts: list[Hits] = []
     rows: list[tuple[int, int, int]] = []
     for number, path in enumerate(data):

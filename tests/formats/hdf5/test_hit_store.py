@@ -19,6 +19,7 @@ from attpc_filter.errors import InputError
 from attpc_filter.formats.registry import open_run
 from tests import miniatures, tiny_models
 from tests.conftest import files_below, read_manifest, read_tag_table, shared
+from tests.detector_files import write_attpc
 
 LAYOUTS = list(miniatures.LAYOUTS)
 LENGTH, MICROMEGAS, WINDOW = miniatures.LENGTH_MM, miniatures.MICROMEGAS_TB, miniatures.WINDOW_TB
@@ -110,8 +111,8 @@ def test_what_it_holds(layout: str, stores: Path) -> None:
         rows = slice(*events["first_hit"][index : index + 2])
         mine = {name: column[rows] for name, column in hits.items()}
         pads = mine["pad"]
-        np.testing.assert_allclose(mine["x"], plane["x_mm"][pads], atol=1e-3)
-        np.testing.assert_allclose(mine["y"], plane["y_mm"][pads], atol=1e-3)
+        np.testing.assert_allclose(mine["x"], plane["x"][pads], atol=1e-3)
+        np.testing.assert_allclose(mine["y"], plane["y"][pads], atol=1e-3)
         z = (WINDOW - mine["time_bucket"]) / (WINDOW - MICROMEGAS) * LENGTH
         np.testing.assert_allclose(mine["z"], z, atol=1e-3)
         assert set(event.points[:, 5].astype(int)) == set(pads.tolist())
@@ -174,9 +175,8 @@ def test_min_hits_is_the_models(stores: Path, tmp_path: Path) -> None:
 def test_hits_of_another_pad_plane_are_refused(
     stores: Path, tmp_path: Path, counter_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gains = tmp_path / "gains.csv"
-    gains.write_text("gain\n" + "1.5\n" * 10240)
-    options = ["--out", tmp_path / "out", "--model", counter_model, "--pad-gains", gains]
+    detector = write_attpc(tmp_path, {"gain": 1.5})
+    options = ["--out", tmp_path / "out", "--model", counter_model, "--detector", detector]
     assert run(store_of(stores, "merger_1.0"), *options) == 2
     assert "another pad plane" in capsys.readouterr().err
     # points are taken as they are, whatever the plane: from a store as from their file
