@@ -1,4 +1,4 @@
-"""Detector files that differ from the AT-TPC's as a test wants them to; written with csv and YAML."""
+"""Detector files that differ from the AT-TPC's as a test wants them to."""
 
 import csv
 from collections.abc import Sequence

@@ -56,7 +56,7 @@ def hits_of(points: NDArray[np.float64], frame: BeamFrame, **record: bool) -> Hi
 
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_hits_come_back_into_the_frame_of_the_beam(frame: BeamFrame) -> None:
-    points = np.random.default_rng(2).uniform(-250, 250, (100, 3)) + [0, 0, 400]
+    points = np.random.default_rng(2).uniform([-250, -250, 0], [250, 250, 900], (100, 3))
     hits = hits_of(moved(points, frame), frame)
     found = np.column_stack([hits.x, hits.y, hits.z])
     np.testing.assert_allclose(found, points, atol=1e-3)
