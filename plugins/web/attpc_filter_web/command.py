@@ -7,7 +7,7 @@ import ipaddress
 import secrets
 import socket
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from attpc_filter.config import Config
 from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.rebuild.detector import DEFAULT_SAMPLES, Detector, ZCalibration, load_detector
+from attpc_filter.rebuild.detector import Detector, ZCalibration
+from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter_web import tables
 from attpc_filter_web.catalogue import Catalogue, load_catalogue
@@ -185,21 +186,15 @@ def make_session(options: argparse.Namespace) -> Session:
 def _config(manifest: dict[str, Any]) -> Config:
     """The options that the folder was made with, of those that decide what hits there are."""
     given: dict[str, Any] = {
-        name: Path(value) if name.startswith("pad_") and value is not None else value
+        name: value
         for name, value in manifest.get("config", {}).items()
-        if name.startswith(("pad_", "root_", "n_samples"))
+        if name.startswith(("detector", "root_"))
     }
     return Config(**given)
 
 
 def _detector(config: Config, calibration: ZCalibration) -> Detector:
-    return load_detector(
-        config.pad_plane,
-        config.pad_gains,
-        config.pad_time_offsets,
-        config.n_samples or DEFAULT_SAMPLES,
-        calibration,
-    )
+    return replace(load_detector(config.detector or DEFAULT_NAME), calibration=calibration)
 
 
 def _geometry(detector: Detector) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("attpc_filter_web", reason="needs plugins/web")
 
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.detector import load_detector
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.score.bundle import load_bundle
 from tests.conftest import Cli
