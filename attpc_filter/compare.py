@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from attpc_filter.errors import OutputError, UsageError
+from attpc_filter.errors import InputError, OutputError, UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
@@ -151,7 +151,8 @@ def _pair(path_a: Path, path_b: Path) -> Compared:
     )
     tags_a = [*classes_a, UNCERTAIN, UNREADABLE, PASSTHROUGH]
     tags_b = [*classes_b, UNCERTAIN, UNREADABLE, PASSTHROUGH]
-    tag_a, tag_b = _tag_indices(table_a, tags_a)[in_a], _tag_indices(table_b, tags_b)[in_b]
+    tag_a = _tag_indices(path_a, table_a, tags_a)[in_a]
+    tag_b = _tag_indices(path_b, table_b, tags_b)[in_b]
     matrix = np.zeros((len(tags_a), len(tags_b)), np.int64)
     np.add.at(matrix, (tag_a, tag_b), 1)
     return Compared(
@@ -172,7 +173,11 @@ def _read(path: Path) -> tuple[pa.Table, list[str]]:
     return table, json.loads(metadata["classes"])
 
 
-def _tag_indices(table: pa.Table, tags: list[str]) -> NDArray[np.int64]:
-    found = pc.index_in(table.column("tag"), value_set=pa.array(tags))
+def _tag_indices(path: Path, table: pa.Table, tags: list[str]) -> NDArray[np.int64]:
+    column = table.column("tag")
+    found = pc.index_in(column, value_set=pa.array(tags))
+    if found.null_count:
+        unknown = column.filter(pc.is_null(found))[0].as_py()
+        raise InputError(f"{path}: damaged: tag {unknown!r} is none of {', '.join(tags)}")
     indices: NDArray[np.int64] = found.to_numpy().astype(np.int64)
     return indices

@@ -1,10 +1,13 @@
 """Two taggings compared; the truth is counted row by row on what pyarrow reads."""
 
 import csv
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -122,3 +125,100 @@ def test_nothing_to_compare(
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0
     assert str(other) in error
+
+
+def changed_table(
+    path: Path, target: Path, scores: dict[str, float] | None = None, **metadata: bytes
+) -> Path:
+    """A copy of a tag table with scores multiplied and entries of its metadata replaced."""
+    table = pq.read_table(path)
+    for name, factor in (scores or {}).items():
+        index = table.schema.get_field_index(f"score_{name}")
+        column = pc.multiply(table.column(index), pa.scalar(factor, pa.float32()))
+        table = table.set_column(index, table.schema.field(index), column)
+    held = {f"attpc_filter.{key}".encode(): value for key, value in metadata.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | held), target)
+    return target
+
+
+def test_whose_scores_are_whose(taggings: tuple[Path, Path], tmp_path: Path) -> None:
+    """B has half the scores of A; tags are B's own, so that some events flip."""
+    a, b = (out / "tags" / "run_0001.parquet" for out in taggings)
+    b = changed_table(b, tmp_path / "b.parquet", {"proton": 0.5, "noise": 0.25})
+    compared = compare(a, b)
+    truth_a, truth_b = read_tag_table(a), read_tag_table(b)
+    for scores, truth in ((compared.scores_a, truth_a), (compared.scores_b, truth_b)):
+        for event, row in zip(compared.event.tolist(), scores.tolist(), strict=True):
+            held = [truth[event][f"score_{name}"] for name in tiny_models.CLASSES]
+            np.testing.assert_array_equal(row, [np.nan if s is None else s for s in held])
+    listed = tmp_path / "flips.csv"
+    assert main(["compare", str(a), str(b), "--csv", str(listed)]) == 0
+    rows = list(csv.DictReader(listed.read_text().splitlines()))
+    assert len(rows) == 2
+    for row in rows:
+        event = int(row["event"])
+        assert row["tag_a"] == truth_a[event]["tag"]
+        assert row["tag_b"] == truth_b[event]["tag"]
+        for name in tiny_models.CLASSES:
+            for side, truth in (("a", truth_a), ("b", truth_b)):
+                held = truth[event][f"score_{name}"]
+                assert float(row[f"score_{name}_{side}"]) == pytest.approx(held, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [b'["a", "b", "c"]', b'["zeta", "carbon", "noise"]'])
+def test_runs_of_a_folder_that_were_tagged_with_other_classes(
+    classes: bytes,
+    taggings: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Their scores do not belong in one table, whichever name comes first in the alphabet."""
+    for name in ("run_0001.parquet", "run_0002.parquet"):
+        source = taggings[0] / "tags" / name
+        changed_table(source, tmp_path / "A" / "tags" / source.name)
+    target = tmp_path / "A" / "tags" / "run_0002.parquet"
+    table = pq.read_table(target)
+    metadata = table.schema.metadata | {b"attpc_filter.classes": classes}
+    renamed = dict(zip(tiny_models.CLASSES, json.loads(classes), strict=True))
+    columns = {f"score_{old}": f"score_{new}" for old, new in renamed.items()}
+    table = table.rename_columns([columns.get(name, name) for name in table.column_names])
+    tags = [renamed.get(tag, tag) for tag in table.column("tag").to_pylist()]
+    table = table.set_column(table.schema.get_field_index("tag"), "tag", [tags])
+    pq.write_table(table.replace_schema_metadata(metadata), target)
+    assert main(["compare", str(taggings[0]), str(tmp_path / "A")]) == 2
+    error = capsys.readouterr().err
+    assert f"{taggings[0] / 'tags' / 'run_0002.parquet'}: tagged with other classes than" in error
+    assert str(taggings[0] / "tags" / "run_0001.parquet") in error
+
+
+def test_a_list_that_cannot_be_written(
+    taggings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "flips.csv"
+    folder.mkdir()
+    assert main(["compare", *map(str, taggings), "--csv", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "flips.csv" in error
+    assert "cannot be written: Is a directory" in error
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_without_tag_tables(
+    taggings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(taggings[0]), str(tmp_path)]) == 2
+    assert f"{tmp_path}: no tag tables" in capsys.readouterr().err
+
+
+def test_a_table_with_a_tag_that_is_no_class(
+    taggings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = taggings[0] / "tags" / "run_0001.parquet"
+    table = pq.read_table(a)
+    tags = ["alpha" if tag == "proton" else tag for tag in table.column("tag").to_pylist()]
+    table = table.set_column(table.schema.get_field_index("tag"), "tag", [tags])
+    b = tmp_path / "b.parquet"
+    pq.write_table(table, b)
+    assert main(["compare", str(a), str(b)]) == 2
+    assert f"{b}: damaged: tag 'alpha' is none of proton, carbon" in capsys.readouterr().err

@@ -130,3 +130,31 @@ def test_cases(scores: list[float], thresholds: list[float], tag: str) -> None:
     assert found == tag
     if tag == "unreadable":
         assert "not finite" in why
+
+
+def test_a_class_that_is_not_asked_for() -> None:
+    """The reason names the class that the event would have had."""
+    scores = np.array([[0.9, 0, 0], [0, 0.9, 0], [0, 0, 0.9], [0.1, 0.2, 0.1]], np.float32)
+    arguments = (scores, np.full(4, 9), np.zeros(4, np.bool_), [""] * 4, CLASSES, [0.5] * 3, 5)
+    tags, why = assign_tags(*arguments, wanted=["carbon"])
+    assert tags == ["uncertain", "carbon", "uncertain", "uncertain"]
+    assert why == [
+        "proton is not among the classes asked for",
+        "",
+        "noise is not among the classes asked for",
+        "no class reaches its threshold",
+    ]
+
+
+def test_as_many_hits_as_the_model_needs() -> None:
+    tags, why = assign_tags(
+        np.array([[0.9, 0.0, 0.0]] * 3, np.float32),
+        np.array([4, 5, 6]),
+        np.zeros(3, np.bool_),
+        [""] * 3,
+        CLASSES,
+        [0.5] * 3,
+        5,
+    )
+    assert tags == ["uncertain", "proton", "proton"]
+    assert why == ["4 hits, the model needs 5", "", ""]
