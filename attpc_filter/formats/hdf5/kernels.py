@@ -9,6 +9,7 @@ does: the library is for one thread at a time.
 """
 
 import ctypes
+import functools
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -40,42 +41,54 @@ UNUSUAL = -1
 NO_REGISTER = -2
 
 
-def _find_library() -> bool:
-    """Tell the compiler where the functions are; False where they cannot be found.
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The HDF5 library that h5py has loaded."""
+    return ctypes.CDLL(h5d.__file__)
+
+
+def add_functions(signatures):
+    """Tell the compiler where functions of the library are; False where they cannot be found.
 
     Under names of our own: this process may have loaded another HDF5 besides.
+
+    Parameters
+    ----------
+    signatures : dict of str to numba signature
+        By the function's name.
     """
     try:
-        library = ctypes.CDLL(h5d.__file__)
-        for name in _SIGNATURES:
-            function = ctypes.cast(getattr(library, name), ctypes.c_void_p)
-            llvm.add_symbol(f"attpc_filter_{name}", function.value)
+        for name, signature in signatures.items():
+            pointer = ctypes.cast(getattr(library(), name), ctypes.c_void_p)
+            llvm.add_symbol(f"attpc_filter_{name}", pointer.value)
+            _FUNCTIONS[name] = types.ExternalFunction(f"attpc_filter_{name}", signature)
     except (OSError, AttributeError):
         return False
     return True
 
 
+def function(name):
+    """A function of the library, as compiled code calls it."""
+    return _FUNCTIONS.get(name)
+
+
+_FUNCTIONS: dict[str, types.ExternalFunction] = {}
 #: Whether the functions below can be called.
-AVAILABLE = _find_library()
+AVAILABLE = add_functions(_SIGNATURES)
 
-
-def _function(name):
-    return types.ExternalFunction(f"attpc_filter_{name}", _SIGNATURES[name])
-
-
-_open_group = _function("H5Gopen2")
-_close_group = _function("H5Gclose")
-_link_exists = _function("H5Lexists")
-_open_dataset = _function("H5Dopen2")
-_space_of = _function("H5Dget_space")
-_type_of = _function("H5Dget_type")
-_read = _function("H5Dread")
-_close_dataset = _function("H5Dclose")
-_n_dimensions = _function("H5Sget_simple_extent_ndims")
-_dimensions = _function("H5Sget_simple_extent_dims")
-_close_space = _function("H5Sclose")
-_are_equal = _function("H5Tequal")
-_close_type = _function("H5Tclose")
+_open_group = function("H5Gopen2")
+_close_group = function("H5Gclose")
+_link_exists = function("H5Lexists")
+_open_dataset = function("H5Dopen2")
+_space_of = function("H5Dget_space")
+_type_of = function("H5Dget_type")
+_read = function("H5Dread")
+_close_dataset = function("H5Dclose")
+_n_dimensions = function("H5Sget_simple_extent_ndims")
+_dimensions = function("H5Sget_simple_extent_dims")
+_close_space = function("H5Sclose")
+_are_equal = function("H5Tequal")
+_close_type = function("H5Tclose")
 
 
 @njit(cache=True)

@@ -26,6 +26,7 @@ import numpy as np
 from h5py import h5g
 
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, first_value, read_traces
+from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.hdf5.objects import link_exists
 from attpc_filter.formats.hdf5.run import Addition, Members, TraceRun
 from attpc_filter.formats.run import Allocate, UnreadableEvent
@@ -207,6 +208,12 @@ class Merger2Run(VersionedRun):
     traces_path = b"get/pads"
     inner_groups = (b"frib_physics", b"get")
     others = tuple(b"get/silicon_" + part for part in _SILICON)
+    usual_event = UsualEvent(
+        group=b"get",
+        names=(b"pads", *(b"si_" + part for part in _SILICON)),
+        further=tuple((b"silicon_" + part, b"si_" + part) for part in _SILICON),
+        whole=((b"frib_physics", b"1903"),),
+    )
 
     def additions(self, members: Members) -> dict[bytes, Addition]:
         """The silicon matrices under the names that Spyral looks for."""

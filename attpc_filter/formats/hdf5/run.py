@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.formats.hdf5 import kernels
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadata_cache, one_line
+from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.run import Allocate, Events, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import N_HARDWARE_COLUMNS, Record
 
@@ -92,6 +93,8 @@ class Hdf5Run(Hdf5File):
     event_part: ClassVar[re.Pattern[str]]
     #: Groups of an event in which the next program may look for things that are not there.
     inner_groups: ClassVar[tuple[bytes, ...]] = ()
+    #: What an event usually holds, if some of it needs further names in a stream of links.
+    usual_event: ClassVar[UsualEvent | None] = None
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path, file)

@@ -10,6 +10,7 @@ from h5py import h5g, h5o, h5p
 
 from attpc_filter import __version__
 from attpc_filter.errors import OutputError
+from attpc_filter.formats.hdf5 import link_kernels
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, one_line
 from attpc_filter.formats.hdf5.objects import (
     copy_attributes,
@@ -53,12 +54,39 @@ class Hdf5Stream(Stream):
                 self._file.require_group(group)
             run.finish_run_level(self._file)
             self._event_group: h5g.GroupID = self._file[run.container].id
+            self._linker: link_kernels.Linker | None = None
+            if mode == "link" and run.usual_event is not None and link_kernels.AVAILABLE:
+                self._linker = link_kernels.Linker(
+                    run.usual_event,
+                    run.event_group,
+                    self._event_group,
+                    run.container,
+                    self._source_path,
+                )
         except HDF5_ERRORS as error:
             self.abort()
             raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
 
     def add(self, record: Record, hits: Hits | None = None) -> None:
         """Add an event of the run (see :meth:`Stream.add`); the layout has no place for hits."""
+        if not self._link_usual(record):
+            self._add_any(record)
+        self._n_added += 1
+        self._ends[1:] = [record.name]
+
+    def _link_usual(self, record: Record) -> bool:
+        """Link a usual event in compiled code; False, and nothing added, if it is not usual."""
+        if self._mode != "link" or not link_kernels.AVAILABLE:
+            return False
+        if self._linker is not None:
+            return not record.is_complete and self._linker.link(record.name.encode())
+        parts = [b"/" + part.encode() for part in self._run.event_parts(record.name)]
+        return len(parts) > 1 and link_kernels.link_parts(
+            self._run.file.id, self._file.id, self._source_path, parts
+        )
+
+    def _add_any(self, record: Record) -> None:
+        """Add an event, whatever it holds."""
         name = record.name
         members: Members = {}
         additions: dict[bytes, Addition] = {}
@@ -82,8 +110,6 @@ class Hdf5Stream(Stream):
                     self._link(part)
             except HDF5_ERRORS as error:
                 raise OutputError(f"{self._path}: event {name}: {one_line(error)}") from error
-        self._n_added += 1
-        self._ends[1:] = [name]
 
     def close(self) -> None:
         """Flush and close the file, and verify that it holds what was added."""

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from attpc_filter.formats.hdf5 import link_kernels
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import StreamMode
 from attpc_filter.records import Record
@@ -298,3 +299,77 @@ def test_simulated_runs_of_the_field(folder: str, mode: StreamMode, tmp_path: Pa
                 if part in held:
                     expected, found = (compare.object_content(f[part]) for f in (held, file))
                     assert found.items() >= expected.items()
+
+
+def _links_and_attributes(path: Path) -> dict[str, object]:
+    """All that a file holds, its groups' attributes with their types; links are not followed."""
+    found: dict[str, object] = {}
+
+    def walk(group: h5py.Group, prefix: str) -> None:
+        for name, value in group.attrs.items():
+            kind = group.attrs.get_id(name).get_type()
+            found[f"{prefix}@{name}"] = (str(value), kind.get_class(), kind.get_size())
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                found[f"{prefix}/{name}"] = (link.filename, link.path)
+            elif isinstance(group[name], h5py.Group):
+                walk(group[name], f"{prefix}/{name}")
+            else:
+                found[f"{prefix}/{name}"] = (group[name].shape, group[name].dtype)
+
+    with h5py.File(path) as file:
+        walk(file, "")
+    return found
+
+
+#: What makes an event of attpc_merger 2.0 other than those that compiled code links.
+UNUSUAL = {
+    "as written": lambda get: None,
+    "something else in the group": lambda get: get.create_dataset("more", data=[1]),
+    "one matrix fewer": lambda get: get.__delitem__("si_upstream_back"),
+    "one name there already": lambda get: get.__setitem__(
+        "silicon_upstream_back", get["si_upstream_back"]
+    ),
+    "an attribute that is a text": lambda get: get.attrs.__setitem__("note", "late"),
+    "an attribute of many numbers": lambda get: get.attrs.__setitem__("more", np.arange(99)),
+    "an attribute of the event": lambda get: get.parent.attrs.__setitem__("spill", np.float32(2)),
+    "something else in the event": lambda get: get.parent.create_dataset("more", data=[1]),
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [("merger_legacy", "as written"), *(("merger_2.0", change) for change in UNUSUAL)],
+)
+def test_compiled_code_makes_the_links_that_h5py_makes(
+    layout: str, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_file = miniatures.write_run(layout, tmp_path / "run_0046.h5")
+    if layout == "merger_2.0":
+        with h5py.File(run_file, "r+") as file:
+            for event in list(file["events"].values())[::2]:
+                if "get" in event:
+                    UNUSUAL[change](event["get"])
+    assert link_kernels.AVAILABLE
+    made = []
+    for compiled in (True, False):
+        monkeypatch.setattr(link_kernels, "AVAILABLE", compiled)
+        with open_run(run_file) as run:
+            # without what reading confirmed, so that each event goes the longest way
+            stream = run.create_stream(tmp_path / "stream.h5", "link", "proton")
+            for event, name in run.events:
+                stream.add(Record(event, name))
+            stream.close()
+        made.append(_links_and_attributes(tmp_path / "stream.h5"))
+    ours, truth = made
+    # a group that needs nothing more is one link in place of a group of links
+    for path, link in list(ours.items()):
+        if path.endswith("/frib_physics") and path not in truth:
+            assert isinstance(link, tuple)
+            with h5py.File(tmp_path / "stream.h5") as file, h5py.File(run_file) as run:
+                assert set(file[path]) == set(run[str(link[1])])
+            del ours[path]
+            for inner in [p for p in truth if p.startswith((path + "/", path + "@"))]:
+                del truth[inner]
+    assert ours == truth
