@@ -23,24 +23,18 @@ from numpy.typing import NDArray
 from attpc_filter import __version__
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, OutputError
+from attpc_filter.execute.base import Executor, make_executor, tag_events
 from attpc_filter.execute.memory import cpu_seconds as cpu_seconds_so_far
 from attpc_filter.execute.memory import leave_out_numba_extensions, peak_memory_bytes
-from attpc_filter.execute.processes import Helpers
 from attpc_filter.formats.hdf5.ceilings import bare_reads
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run, allocate_new
 from attpc_filter.output.manifest import RunOutcome
 from attpc_filter.output.staging import Staging
 from attpc_filter.pipeline import filter_run, start_job
-from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, Hits, Record
-from attpc_filter.tagging.stages import (
-    BATCH_EVENTS,
-    BUFFER_TRACES,
-    Tagger,
-    load_tagger,
-    tag_events,
-)
+from attpc_filter.tagging.plan import Plan, make_plan
+from attpc_filter.tagging.stages import BATCH_EVENTS, BUFFER_TRACES, Stages
 
 #: Bytes of traces that are held in memory to measure rebuilding alone.
 _HELD_BYTES = 256 << 20
@@ -139,7 +133,8 @@ def bench(
     InputError
         If the run cannot be opened or none of its events can be read.
     """
-    tagger = load_tagger(config)
+    plan = make_plan(config)
+    stages = Stages(plan)
     with open_run(path, config.root_options) as run:
         run.events = run.events[:n_events]
         sample, held = _look_at(run)
@@ -150,7 +145,7 @@ def bench(
             told(name)
             steps.append(_measure(name, of, work, repeats))
 
-        buffer = np.empty((BUFFER_TRACES, N_HARDWARE_COLUMNS + tagger.detector.n_samples), np.int16)
+        buffer = stages.buffer
         for name, read in bare_reads(run, buffer).items():
             measure(name, sample, read)
 
@@ -161,14 +156,16 @@ def bench(
         measure("read, page cache cold", sample, read_cold)
         measure(READ, sample, lambda: _read_all(run, buffer))
         parts = _in_parts(held)
-        measure("rebuild", part, lambda: [_rebuild(records, tagger) for records in parts])
+        measure("rebuild", part, lambda: [stages.rebuild(records) for records in parts])
         batches = [held[i : i + BATCH_EVENTS] for i in range(0, len(held), BATCH_EVENTS)]
-        hits = [_rebuild(batch, tagger) for batch in batches]
-        measure("model inputs", part, lambda: [_inputs(batch, tagger) for batch in hits])
-        inputs = [_inputs(batch, tagger) for batch in hits]
-        measure("score", part, lambda: [tagger.scorer.score(batch) for batch in inputs])
-        with Helpers(config) as helpers:
-            measure(_TAGS, sample, lambda: _tag_all(run, tagger, helpers))
+        hits = [stages.rebuild(batch) for batch in batches]
+        measure("model inputs", part, lambda: [_inputs(batch, plan) for batch in hits])
+        inputs = [_inputs(batch, plan) for batch in hits]
+        measure("score", part, lambda: [stages.scorer.score(batch) for batch in inputs])
+        with make_executor(config) as executor:
+            executor.load(plan)
+            executor.wait()
+            measure(_TAGS, sample, lambda: _tag_all(run, plan, executor))
     told(JOB)
     steps.append(_measure_job(path, sample, config, repeats))
     return steps
@@ -321,17 +318,13 @@ def _read_all(run: Run, buffer: NDArray[np.int16]) -> None:
         pass
 
 
-def _rebuild(records: list[Record], tagger: Tagger) -> Hits:
-    return rebuild_hits(records, tagger.detector, tagger.contract.hits)
+def _inputs(hits: Hits, plan: Plan) -> dict[str, NDArray[np.float32]]:
+    enough = np.flatnonzero(hits.counts >= plan.contract.hits.min_hits)
+    return plan.contract.make_inputs(hits, enough)
 
 
-def _inputs(hits: Hits, tagger: Tagger) -> dict[str, NDArray[np.float32]]:
-    enough = np.flatnonzero(hits.counts >= tagger.contract.hits.min_hits)
-    return tagger.contract.make_inputs(hits, enough)
-
-
-def _tag_all(run: Run, tagger: Tagger, helpers: Helpers) -> None:
-    with tag_events(run, tagger, helpers) as batches:
+def _tag_all(run: Run, plan: Plan, executor: Executor) -> None:
+    with tag_events(run, plan, executor) as batches:
         for _ in batches:
             pass
 
@@ -349,8 +342,8 @@ def _do_job(
 ) -> tuple[list[float], list[float], int]:
     leave_out_numba_extensions()
     seconds, cpu_seconds = [], []
-    with Helpers(config) as helpers:
-        job = start_job(Path(), config, helpers)
+    with make_executor(config) as executor:
+        job = start_job(Path(), config, executor)
         for _ in range(1 + repeats):
             with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
                 began, cpu_began = time.perf_counter(), cpu_seconds_so_far()

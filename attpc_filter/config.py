@@ -71,6 +71,21 @@ class Config:
         " there is one",
         metavar="DEVICE",
     )
+    executor: str = _option(
+        "Speed",
+        "auto",
+        "what tags the events: in-process, processes, or one that another distribution adds; auto,"
+        " processes for more than one thread",
+        metavar="NAME",
+    )
+    step_timeout: float = _option(
+        "Speed",
+        600.0,
+        "a worker process without progress on a batch for so long is ended, and the event that did"
+        " it is tagged unreadable; 0: never",
+        "s",
+        "SECONDS",
+    )
     threads: int = _option(
         "Speed",
         0,
@@ -127,6 +142,8 @@ class Config:
         _ = self.root_options  # refuses columns that make no events
         if self.threads < 0:
             raise UsageError(f"threads: {self.threads} is negative; 0 takes one a core")
+        if not 0 <= self.step_timeout < math.inf:
+            raise UsageError(f"step_timeout: {self.step_timeout} is no time in seconds, or 0")
         for name in ("micromegas_time_bucket", "window_time_bucket", "detector_length"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):

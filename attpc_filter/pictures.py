@@ -23,7 +23,7 @@ from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.pipeline import Job
 from attpc_filter.rebuild.padplane import PadPlane
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
-from attpc_filter.tagging.stages import Example
+from attpc_filter.tagging.batch import Example
 
 _COLOURS = ("tab:red", "tab:blue", "tab:gray", "tab:green", "tab:purple", "tab:brown")
 _MOST_TRACES = 40
@@ -52,19 +52,19 @@ def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
     figure = plt.figure(figsize=(11, 2.8 * rows), layout="constrained")
     figure.suptitle(
         f"{sum(counts.values())} events of {len(done)} run{'s'[: len(done) != 1]},"
-        f" model {job.tagger.contract.name}"
+        f" model {job.plan.contract.name}"
     )
     grid = figure.add_gridspec(rows, columns)
 
     scores = np.concatenate(job.score_sample) if job.score_sample else np.empty((0, 0), np.float32)
-    thresholds = dict(zip(job.tagger.classes, job.tagger.thresholds, strict=True))
+    thresholds = dict(zip(job.plan.classes, job.plan.thresholds, strict=True))
     _draw_counts(figure.add_subplot(grid[0, :2]), counts, colours)
     _draw_scores(figure.add_subplot(grid[0, 2:]), scores, thresholds, colours)
 
     for row, tag in enumerate(shown, start=1):
         for column, example in enumerate(job.examples[tag]):
             axes = figure.add_subplot(grid[row, column])
-            _draw_xy(axes, example, job.tagger.contract.radius_mm)
+            _draw_xy(axes, example, job.plan.contract.radius_mm)
             axes.set_title(example.title, fontsize=8)
             if column == 0:
                 axes.set_ylabel(tag, color=colours[tag], fontsize=12)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.config import Config
 from attpc_filter.errors import AttpcFilterError, UsageError, debugging
-from attpc_filter.execute.processes import Helpers
+from attpc_filter.execute.base import Executor, make_executor, tag_events
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted
@@ -35,31 +35,24 @@ from attpc_filter.output.manifest import (
 from attpc_filter.output.run_writer import RunWriter
 from attpc_filter.output.staging import Staging
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
-from attpc_filter.tagging.stages import (
-    EXAMPLES_A_TAG,
-    Batch,
-    Example,
-    Tagger,
-    load_tagger,
-    tag_events,
-)
+from attpc_filter.tagging.batch import Batch, Example
+from attpc_filter.tagging.plan import Plan, make_plan
+from attpc_filter.tagging.stages import EXAMPLES_A_TAG
 
 _log = logging.getLogger(__name__)
 #: Smaller jobs are done about as soon as processes have started: a raw event or two, or (at 32
 #: bytes each, in a stream) links to 16,000.
-_WORTH_HELPERS_BYTES = 512 << 10
+_WORTH_WORKERS_BYTES = 512 << 10
 
 
 @dataclass(slots=True)
 class Job:
     """All that the runs of one call share."""
 
-    tagger: Tagger
+    plan: Plan
     out: Path
-    #: What the model runs on: ``cpu``, ``cuda`` or ``cuda:N``.
-    device: str
-    #: Processes that tag for it, if there are any.
-    helpers: Helpers | None = None
+    #: What tags the events.
+    executor: Executor
     #: Files of an earlier output, to be overwritten once a new run is complete.
     former_output: list[Path] = field(default_factory=list)
     examples: dict[str, list[Example]] = field(default_factory=dict)
@@ -105,9 +98,10 @@ def run_job(
         On Ctrl-C; runs that were complete stay, the manifest says 130.
     """
     n_bytes = sum(path.stat().st_size for path in paths if path.is_file())
-    alone = n_bytes < _WORTH_HELPERS_BYTES
-    with interrupts_noted(), Helpers(replace(config, threads=1) if alone else config) as helpers:
-        job = _prepare(paths, out, config, helpers)
+    alone = n_bytes < _WORTH_WORKERS_BYTES
+    executor = make_executor(replace(config, threads=1) if alone else config)
+    with interrupts_noted(), executor:
+        job = _prepare(paths, out, config, executor)
         return _run_job(paths, job, observer, command)
 
 
@@ -125,7 +119,7 @@ def _run_job(
             _write_manifest(job, description, outcomes, None)
         failed = any(outcome.error for outcome in outcomes)
         unreadable = any(outcome.counts.get(UNREADABLE) for outcome in outcomes)
-        status = 2 if failed else 1 if unreadable and job.tagger.config.strict else 0
+        status = 2 if failed else 1 if unreadable and job.plan.config.strict else 0
     except KeyboardInterrupt:
         status = 130
         raise
@@ -141,52 +135,54 @@ def _write_manifest(
         write_manifest(job.out / MANIFEST_NAME, description, outcomes, status)
 
 
-def _prepare(paths: Sequence[Path], out: Path, config: Config, helpers: Helpers) -> Job:
+def _prepare(paths: Sequence[Path], out: Path, config: Config, executor: Executor) -> Job:
     stems = Counter(path.stem for path in paths)
     if twice := [path for path in paths if stems[path.stem] > 1]:
         raise UsageError(
             f"{twice[0]} and {twice[1]} would both be written as {twice[0].stem};"
             " filter them into two folders"
         )
-    job = start_job(out, config, helpers)
+    job = start_job(out, config, executor)
     job.former_output = prepare_folder(paths, out, config.overwrite)
     return job
 
 
-def start_job(out: Path, config: Config, helpers: Helpers) -> Job:
-    """Load the model, here or in the processes that help, and wait until all are ready.
+def start_job(out: Path, config: Config, executor: Executor) -> Job:
+    """Make the plan, hand it to the executor, and wait until that is ready.
 
     Raises
     ------
     UsageError
         If the model cannot be loaded, or the device is not there.
     """
-    tagger = load_tagger(config, ready=not helpers)
-    helpers.wait()
-    device = helpers.device if helpers else tagger.scorer.device
-    bundle = tagger.bundle
-    _log.info("model: %s, SHA-256 %s, on %s", bundle.path, bundle.sha256, device)
-    _log.info("executor: %s", f"{len(helpers)} processes" if helpers else "this process")
-    return Job(tagger, out, device, helpers)
+    plan = make_plan(config)
+    executor.load(plan)
+    executor.wait()
+    bundle = plan.bundle
+    _log.info("model: %s, SHA-256 %s, on %s", bundle.path, bundle.sha256, executor.device)
+    _log.info("executor: %s", executor.describe())
+    return Job(plan, out, executor)
 
 
 def _describe_job(job: Job, command: str) -> dict[str, Any]:
     """Describe what all runs of a job share, for the manifest."""
-    tagger = job.tagger
-    options = asdict(tagger.config)
+    plan = job.plan
+    options = asdict(plan.config)
     return {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
-            "name": tagger.contract.name,
-            "path": str(tagger.bundle.path.resolve()),
-            "sha256": tagger.bundle.sha256,
-            "contract_version": tagger.contract.version,
+            "name": plan.contract.name,
+            "path": str(plan.bundle.path.resolve()),
+            "sha256": plan.bundle.sha256,
+            "contract_version": plan.contract.version,
         },
-        "device": job.device,
+        "device": job.executor.device,
+        "executor": job.executor.describe(),
+        "detector": {"name": plan.detector.name, "sha256": plan.detector.sha256},
         "config": {k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
-        "thresholds": dict(zip(tagger.classes, tagger.thresholds, strict=True)),
-        "calibration": asdict(tagger.detector.calibration),
+        "thresholds": dict(zip(plan.classes, plan.thresholds, strict=True)),
+        "calibration": asdict(plan.detector.calibration),
         "versions": package_versions(),
         "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores",
     }
@@ -216,7 +212,7 @@ def _filter_run_safely(
 
 def _filter_run(path: Path, job: Job, observer: Observer, outcomes: list[RunOutcome]) -> None:
     started = time.perf_counter()
-    with open_run(path, job.tagger.config.root_options) as run:
+    with open_run(path, job.plan.config.root_options) as run:
         outcomes.append(filter_run(run, path, job, observer, started))
 
 
@@ -247,7 +243,7 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
         If it cannot be written or the books do not balance; nothing was written then.
     """
     outcome = RunOutcome(str(path))
-    classes = job.tagger.classes
+    classes = job.plan.classes
     with Staging() as staging:
         n_bytes = path.stat().st_size
         outcome.run, outcome.format = run.number, run.format_name
@@ -255,13 +251,13 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
         _log.info("%s: format %s, run %s", path, run.format_name, run.number)
         outcome.fingerprint = fingerprint(path)
         observer.run_started(path.name, len(run.events), n_bytes)
-        if job.tagger.config.streams == "copy" and run.has_streams:
+        if job.plan.config.streams == "copy" and run.has_streams:
             require_space(job.out, n_bytes)
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         with (
-            tag_events(run, job.tagger, job.helpers) as batches,
-            RunWriter(run, path, job.out, job.tagger, staging) as writer,
+            tag_events(run, job.plan, job.executor) as batches,
+            RunWriter(run, path, job.out, job.plan, staging) as writer,
         ):
             for batch in batches:
                 writer.add(batch)
@@ -291,7 +287,7 @@ def filter_run(run: Run, path: Path, job: Job, observer: Observer, started: floa
 
 
 def _keep_for_picture(batch: Batch, job: Job) -> None:
-    if not job.tagger.config.picture:
+    if not job.plan.config.picture:
         return
     if sum(map(len, job.score_sample)) < 20_000:
         job.score_sample.append(batch.scores[batch.scored])

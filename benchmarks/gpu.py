@@ -35,11 +35,11 @@ import onnxruntime
 
 from attpc_filter.bench import processor
 from attpc_filter.config import Config
-from attpc_filter.execute.processes import Helpers
+from attpc_filter.execute.base import InProcess, make_executor, tag_events
 from attpc_filter.formats.registry import open_run
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Scorer
-from attpc_filter.tagging.stages import load_tagger, tag_events
+from attpc_filter.tagging.plan import make_plan
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -132,10 +132,10 @@ def score_rows(
     for size in batches:
         scorer = Scorer(bundle, device, batch_size=size)
         rng = np.random.default_rng(0)
-        for room in scorer.room.values():
+        for room in scorer.buffers.values():
             room[:] = rng.random(room.shape, np.float32) * (rng.random(room.shape) < 0.05)
         calls = max(256 // size, 1)
-        seconds = median_s(lambda s=scorer, n=calls: [s.run_room() for _ in range(n)], repeats)
+        seconds = median_s(lambda s=scorer, n=calls: [s.run_buffers() for _ in range(n)], repeats)
         work = count_work(bundle.graph, size)
         rows.append(
             Row(
@@ -156,29 +156,32 @@ def stream_row(
 ) -> tuple[Row, list[str]]:
     """Measure traces to tags, nothing written; the row and the tags."""
     config = Config(model=model, device=device, threads=threads)
-    tagger = load_tagger(config)
-    watched = _Watched(tagger.scorer._session)
-    tagger.scorer._session = watched
+    plan = make_plan(config)
+    watched = _Watched()
     shares: list[float] = []
     tags: list[str] = []
-    with open_run(run_file) as run, Helpers(config) as helpers:
-        helpers.wait()
+    with open_run(run_file) as run, make_executor(config) as executor:
+        executor.load(plan)
+        executor.wait()
+        alone = isinstance(executor, InProcess)
+        if isinstance(executor, InProcess):
+            watched.watch(executor.stages.scorer)
         run.events = run.events[: options.events]
 
         def work() -> None:
             watched.intervals.clear()
             began = time.perf_counter()
-            with tag_events(run, tagger, helpers) as batches:
+            with tag_events(run, plan, executor) as batches:
                 tags[:] = [tag for batch in batches for tag in batch.tags]
             shares.append(1.0 - covered_s(watched.intervals) / (time.perf_counter() - began))
 
         seconds = median_s(work, options.repeats)
         row = Row(
-            f"{name}, traces to tags, {len(helpers) or 1} at a time",
-            tagger.scorer.device,
+            f"{name}, traces to tags, {config.n_threads} at a time",
+            executor.device,
             round(len(run.events) / seconds, 1),
             "events/s",
-            device_waits="" if helpers else round(statistics.median(shares[1:]), 3),
+            device_waits=round(statistics.median(shares[1:]), 3) if alone else "",
         )
     return row, tags
 
@@ -186,9 +189,13 @@ def stream_row(
 class _Watched:
     """A session that notes when it runs."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
+    def __init__(self) -> None:
         self.intervals: list[tuple[float, float]] = []
+
+    def watch(self, scorer: Scorer) -> None:
+        """Stand before the scorer's session."""
+        self._session: onnxruntime.InferenceSession = scorer._session
+        scorer._session = self
 
     def run_with_iobinding(self, binding: onnxruntime.IOBinding) -> None:
         began = time.perf_counter()

@@ -38,7 +38,7 @@ from attpc_filter.formats.registry import open_run
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.records import Record
 from attpc_filter.score.bundle import load_bundle
-from attpc_filter.tagging.stages import load_tagger
+from attpc_filter.tagging.plan import make_plan
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -142,13 +142,13 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     config = Config(threads=1)
-    tagger = load_tagger(config)
+    plan = make_plan(config)
     with open_run(options.run) as run:
         matrices = [record.traces for record in run.records() if record.traces is not None]
     chance = np.random.default_rng(1)
     traces = chance.permutation(np.concatenate(matrices))
     each = [Record(0, "", traces=trace[None]) for trace in traces[:20_000]]
-    hits = rebuild_hits(each, tagger.detector, tagger.contract.hits)
+    hits = rebuild_hits(each, plan.detector, plan.contract.hits)
     lit, dark = traces[:20_000][hits.counts > 0], traces[:20_000][hits.counts == 0]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

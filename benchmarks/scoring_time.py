@@ -36,7 +36,9 @@ def main() -> None:
         with open_run(options.run) as run:
             records = [run.read(*event) for event in run.events[:BATCH_EVENTS]]
         hits = rebuild_hits(
-            records, replace(load_detector(), calibration=contract.detector), contract.hits
+            records,
+            replace(load_detector(), calibration=contract.detector.calibration),
+            contract.hits,
         )
         scorer = Scorer(bundle, "cpu", 1, len(records))
         inputs = contract.make_inputs(hits)

@@ -92,7 +92,8 @@ def write_model(
     nan_above : float, optional
         Scores are NaN for events with more lit pixels.
     outputs : tuple of str
-        Outputs of the graph; ``novelty`` is the count itself.
+        Outputs of the graph; ``novelty`` and ``energy`` are the count, ``interval`` one less and one
+        more.
     reads : tuple of str
         Its inputs, ``projection`` and ``points`` (256 of them): lit pixels and hits are added up.
     """
@@ -119,6 +120,7 @@ def write_model(
         constant("width", [-40.0]),
         constant("limit", [1e9 if nan_above is None else nan_above]),
         constant("zero", [0.0]),
+        constant("one", [1.0]),
     ]
     nodes = [
         *(node for name in reads for node in counting[name]),
@@ -134,9 +136,13 @@ def write_model(
         helper.make_node("Mul", ["root", "zero"], ["nan_or_zero"]),
         helper.make_node("Add", ["clean_scores", "nan_or_zero"], ["scores"]),
         helper.make_node("Squeeze", ["latent", "last_axis"], ["novelty"]),
+        helper.make_node("Identity", ["novelty"], ["energy"]),
+        helper.make_node("Add", ["latent", "one"], ["above"]),
+        helper.make_node("Sub", ["latent", "one"], ["below"]),
+        helper.make_node("Concat", ["below", "above"], ["interval"], axis=1),
     ]
     shapes = {"scores": ["n", n_scores], "latent": ["n", 1], "clean_scores": ["n", n_scores]}
-    shapes["novelty"] = ["n"]
+    shapes |= {"novelty": ["n"], "energy": ["n"], "interval": ["n", 2]}
     graph = helper.make_graph(
         nodes,
         "counter",

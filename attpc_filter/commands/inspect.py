@@ -69,7 +69,7 @@ def act(options: argparse.Namespace, command: str) -> int:
         if record.reason:
             raise UsageError(f"{options.run}: event {options.event}: {record.reason}")
         contract = load_bundle(options.model).contract
-        detector = replace(load_detector(), calibration=contract.detector)
+        detector = replace(load_detector(), calibration=contract.detector.calibration)
         hits = rebuild_hits([record], detector, contract.hits)
         title = f"{options.run.name}, event {options.event}"
         if record.traces is not None:

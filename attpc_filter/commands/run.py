@@ -42,7 +42,7 @@ def act(options: argparse.Namespace, command: str) -> int:
     out = console.output()
     if any(not outcome.error for outcome in outcomes):
         out.print(summary_table(outcomes))
-        model = f"{job.tagger.contract.name} on {job.device}"
+        model = f"{job.plan.contract.name} on {job.executor.device}"
         out.print(f"model      {model}", highlight=False)
         console.say_where(out, "tags", options.out / "tags")
         if streams := next((o.streams for o in outcomes if o.streams), None):

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-_helpers: set[int] = set()
-_most_of_helpers = 0
+_workers: set[int] = set()
+_most_of_workers = 0
 
 
 def leave_out_numba_extensions() -> None:
@@ -24,7 +24,7 @@ def leave_out_numba_extensions() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far, and with it what its helpers have besides.
+    """Largest resident size of this process so far, and with it what its workers have besides.
 
     The two largest sizes are added, whenever they were: an upper bound.
     """
@@ -32,37 +32,37 @@ def peak_memory_bytes() -> int:
     if own is None:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    _look_at_helpers()
-    return own * 1024 + _most_of_helpers
+    _look_at_workers()
+    return own * 1024 + _most_of_workers
 
 
 def cpu_seconds() -> float:
-    """Processor time that this process and its helpers have used so far [s]."""
-    times = os.times()  # of helpers that have ended, in steps of 10 ms
+    """Processor time that this process and its workers have used so far [s]."""
+    times = os.times()  # of workers that have ended, in steps of 10 ms
     ended = times.children_user + times.children_system
-    return time.process_time() + ended + sum(map(_cpu_seconds_of, _helpers))
+    return time.process_time() + ended + sum(map(_cpu_seconds_of, _workers))
 
 
-def helper_started(process: int) -> None:
+def worker_started(process: int) -> None:
     """Count a process that works for this one."""
-    _helpers.add(process)
+    _workers.add(process)
 
 
-def helper_ends(process: int) -> None:
+def worker_ends(process: int) -> None:
     """Count it no longer: call it before it is ended."""
-    _look_at_helpers()
-    _helpers.discard(process)
+    _look_at_workers()
+    _workers.discard(process)
 
 
-def _look_at_helpers() -> None:
+def _look_at_workers() -> None:
     """Note their memory if it is more than ever.
 
     It is their own that counts: what they share with this process, buffers and the same libraries,
     is in its size already.
     """
-    global _most_of_helpers
-    sizes = [_kilobytes(str(process), "RssAnon") or 0 for process in _helpers]
-    _most_of_helpers = max(_most_of_helpers, sum(sizes) * 1024)
+    global _most_of_workers
+    sizes = [_kilobytes(str(process), "RssAnon") or 0 for process in _workers]
+    _most_of_workers = max(_most_of_workers, sum(sizes) * 1024)
 
 
 def _cpu_seconds_of(process: int) -> float:

@@ -13,8 +13,10 @@ from attpc_filter.output.latents import LatentWriter
 from attpc_filter.output.manifest import RunOutcome
 from attpc_filter.output.staging import Staging
 from attpc_filter.output.tag_table import TagWriter
+from attpc_filter.score.outputs import fill_columns
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
-from attpc_filter.tagging.stages import Batch, Tagger
+from attpc_filter.tagging.batch import Batch
+from attpc_filter.tagging.plan import Plan
 
 
 class RunWriter:
@@ -28,7 +30,7 @@ class RunWriter:
         Its file, as it was given: the outputs take its name.
     out : Path
         Output folder.
-    tagger : Tagger
+    plan : Plan
         Model and options.
     staging : Staging
         Gives the names to write under.
@@ -41,14 +43,15 @@ class RunWriter:
         The files by what they hold: ``tags``, ``hits``, ``latents``, and the streams' labels.
     """
 
-    def __init__(self, run: Run, source: Path, out: Path, tagger: Tagger, staging: Staging) -> None:
-        config = tagger.config
+    def __init__(self, run: Run, source: Path, out: Path, plan: Plan, staging: Staging) -> None:
+        config = plan.config
         if config.keep_hits and run.hits_made is not None:
             raise InputError(f"{run.path}: a hit store already; leave out keep_hits")
         self._run = run
+        self._plan = plan
         self._takes_hits = run.takes_hits(config.streams)
         self._out = out
-        self._classes = tagger.classes
+        self._classes = plan.classes
         self._streams: dict[str, Stream] = {}
         self._events: Counter[str] = Counter()
         self._hits: HitWriter | None = None
@@ -59,19 +62,21 @@ class RunWriter:
             self.files[what] = out / what / f"{source.stem}{suffix}"
             return staging.path(self.files[what])
 
-        metadata = tagger.table_metadata(run.path)
-        self.tags = TagWriter(staged("tags", ".parquet"), self._classes, metadata)
+        metadata = plan.table_metadata(run.path)
+        self.tags = TagWriter(
+            staged("tags", ".parquet"), self._classes, metadata, plan.further_columns
+        )
         try:
             if config.keep_hits:
                 self._hits = HitWriter(
                     staged("hits", ".h5"),
                     run,
-                    tagger.how_hits_are_made(),
-                    asdict(tagger.detector.calibration),
+                    plan.how_hits_are_made(),
+                    asdict(plan.detector.calibration),
                 )
             if config.keep_latents:
                 self._latents = LatentWriter(
-                    staged("latents", ".parquet"), tagger.scorer.latent_size, metadata
+                    staged("latents", ".parquet"), plan.bundle.latent_size, metadata
                 )
             if config.streams != "none" and run.has_streams:
                 for label in [*self._classes, UNCERTAIN, UNREADABLE]:
@@ -92,14 +97,13 @@ class RunWriter:
             batch.scored,
             batch.n_hits,
             batch.reasons,
-            batch.novelty,
+            fill_columns(self._plan.contract, batch.outputs),
         )
         if self._hits is not None:
             assert batch.hits is not None
             self._hits.add(batch.records, batch.origins, batch.hits)
         if self._latents is not None:
-            assert batch.latents is not None
-            self._latents.add(number, events, batch.latents, batch.scored)
+            self._latents.add(number, events, batch.outputs["latent"], batch.scored)
         for index, (record, tag) in enumerate(zip(batch.records, batch.tags, strict=True)):
             hits = batch.hits.event(index) if batch.hits is not None and self._takes_hits else None
             for label in self._classes if tag == PASSTHROUGH else [tag]:

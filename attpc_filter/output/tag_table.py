@@ -3,14 +3,15 @@
 Columns of version 1: ``run`` (int32), ``event`` (int64), ``tag`` (string), ``score_<class>``
 (float32, null where the event was not scored), ``n_hits`` (int32), ``reason`` (string, empty where
 the tag is a class); of a model that tells how unlike its training events an event is also
-``novelty`` (float32, null as the scores). The file's metadata hold the contract's version, the
+``novelty`` (float32, null as the scores); and the columns of the outputs that the model's contract
+names (float32, null as the scores). The file's metadata hold the contract's version, the
 model's name and SHA-256, the classes and the thresholds that were applied, all under keys that
 begin with ``attpc_filter.``.
 """
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ class TagWriter:
     classes : sequence of str
         Names of the score columns.
     metadata : dict
-        What goes into the file's metadata: texts as they are, all else as JSON. A
-        ``novelty_threshold`` that is not None calls for the column ``novelty``.
+        What goes into the file's metadata: texts as they are, all else as JSON.
+    further : sequence of str
+        Names of further columns of numbers, such as ``novelty``.
 
     Attributes
     ----------
@@ -47,10 +49,16 @@ class TagWriter:
         Rows written so far.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], metadata: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        classes: Sequence[str],
+        metadata: dict[str, Any],
+        further: Sequence[str] = (),
+    ) -> None:
         self._path = path
         entries = {"table_version": TABLE_VERSION} | metadata
-        self._has_novelty = metadata.get("novelty_threshold") is not None
+        self._further = tuple(further)
         schema = pa.schema(
             [
                 ("run", pa.int32()),
@@ -59,7 +67,7 @@ class TagWriter:
                 *((f"score_{name}", pa.float32()) for name in classes),
                 ("n_hits", pa.int32()),
                 ("reason", pa.string()),
-                *([("novelty", pa.float32())] if self._has_novelty else []),
+                *((name, pa.float32()) for name in further),
             ],
             file_metadata(entries),
         )
@@ -81,7 +89,7 @@ class TagWriter:
         scored: NDArray[np.bool_],
         n_hits: NDArray[np.int64],
         reasons: Sequence[str],
-        novelty: NDArray[np.float32] | None = None,
+        further: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Add the rows of a batch; ``scores`` has shape (n_events, n_classes)."""
         columns = [
@@ -92,8 +100,8 @@ class TagWriter:
             pa.array(n_hits.astype(np.int32)),
             pa.array(reasons, pa.string()),
         ]
-        if self._has_novelty:
-            columns.append(pa.array(novelty, pa.float32(), mask=~scored))
+        values = [(further or {})[name].astype(np.float32, copy=False) for name in self._further]
+        columns += [pa.array(column, pa.float32(), mask=~scored) for column in values]
         self._pending.append(pa.record_batch(columns, schema=self._writer.schema))
         self._n_pending += len(events)
         self.n_rows += len(events)

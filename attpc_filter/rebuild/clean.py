@@ -51,7 +51,7 @@ class CleanSettings:
             raise ValueError(f"clean.mode: {self.mode!r} is none of {', '.join(get_args(Mode))}")
         if self.neighbours < 1 or self.lines < 1 or self.line_hits < 2:
             raise ValueError("clean: neighbours and lines must be positive, line_hits at least 2")
-        if self.radius_mm <= 0 or self.distance_mm <= 0:
+        if not (self.radius_mm > 0 and self.distance_mm > 0):
             raise ValueError("clean: radius_mm and distance_mm must be positive")
 
 

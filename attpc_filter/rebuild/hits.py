@@ -6,8 +6,9 @@ of the thesis were made.
 """
 
 import functools
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -23,6 +24,10 @@ from attpc_filter.rebuild.detector import (
 from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Record, join_hits
 
 _RIPPLE_SAMPLES = 12
+_MOST_WINDOW_SCALE = 512
+_MOST_PEAKS = 1024
+
+Mode = Literal["multi", "peak"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class HitSettings:
         Events with fewer hits are not scored.
     """
 
-    mode: Literal["multi", "peak"] = "multi"
+    mode: Mode = "multi"
     baseline_window_scale: float = 20.0
     peak_separation: float = 50.0
     peak_prominence: float = 20.0
@@ -60,6 +65,18 @@ class HitSettings:
     max_peaks: int = 5
     drop_beam_pads: bool = True
     min_hits: int = 5
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"unknown hits mode {self.mode!r}")
+        if not 1 <= self.baseline_window_scale <= _MOST_WINDOW_SCALE:
+            raise ValueError(f"hits: baseline_window_scale is not in 1 to {_MOST_WINDOW_SCALE}")
+        if not (1 <= self.peak_separation < math.inf and 0 < self.peak_max_width < math.inf):
+            raise ValueError("hits: peak_separation must be 1 or more, peak_max_width positive")
+        if not (0 <= self.peak_prominence < math.inf and 0 <= self.peak_threshold < math.inf):
+            raise ValueError("hits: peak_prominence and peak_threshold must not be negative")
+        if not 1 <= self.max_peaks <= _MOST_PEAKS or self.min_hits < 0:
+            raise ValueError(f"hits: max_peaks must be in 1 to {_MOST_PEAKS}, min_hits 0 or more")
 
 
 def rebuild_hits(records: list[Record], detector: Detector, settings: HitSettings) -> Hits:

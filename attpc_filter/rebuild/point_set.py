@@ -11,6 +11,8 @@ from attpc_filter.records import Hits
 #: Columns of a point: position [mm], log(1 + charge [ADC]), and 1 (0 where there is no hit).
 POINT_FEATURES = ("x_mm", "y_mm", "z_mm", "log_charge", "is_hit")
 
+_MOST_POINTS = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class PointSetSettings:
@@ -33,7 +35,9 @@ class PointSetSettings:
     z_high_mm: float = 1050.0
 
     def __post_init__(self) -> None:
-        if self.n_points < 1 or self.radius_mm <= 0 or self.z_low_mm >= self.z_high_mm:
+        if not 1 <= self.n_points <= _MOST_POINTS:
+            raise ValueError(f"a point set needs 1 to {_MOST_POINTS} points")
+        if not (self.radius_mm > 0 and self.z_low_mm < self.z_high_mm):
             raise ValueError("a point set needs points, a positive radius and an ascending z range")
 
     @property
@@ -46,7 +50,7 @@ def gather_points(
     hits: Hits,
     settings: PointSetSettings,
     events: NDArray[np.int64] | None = None,
-    room: NDArray[np.float32] | None = None,
+    buffer: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Gather the hits of a batch of events, or of some of them, into point sets.
 
@@ -63,7 +67,7 @@ def gather_points(
         Number of rows and ranges.
     events : ndarray of int64, optional
         Indices in the batch of the events to gather; all if left out.
-    room : ndarray of float32, optional
+    buffer : ndarray of float32, optional
         Where to put the points, in its first rows; new memory if left out or too small.
 
     Returns
@@ -74,7 +78,7 @@ def gather_points(
     starts, stops = hits.offsets[:-1], hits.offsets[1:]
     if events is not None:
         starts, stops = starts[events], stops[events]
-    points = None if room is None or len(room) < len(starts) else room[: len(starts)]
+    points = None if buffer is None or len(buffer) < len(starts) else buffer[: len(starts)]
     if points is None:
         points = np.empty((len(starts), *settings.shape), np.float32)
     kernels.gather_points(

@@ -13,6 +13,8 @@ AXES = ("x", "y", "z", "r", "p")
 #: A view names its horizontal and its vertical axis: ``rz`` has r across and z up.
 VIEWS = tuple(across + up for across in AXES for up in AXES if across != up)
 
+_MOST_PIXELS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSettings:
@@ -45,8 +47,10 @@ class ProjectionSettings:
         for view in self.views:
             if view not in VIEWS:
                 raise ValueError(f"unknown view {view!r}: choose from {', '.join(VIEWS)}")
-        if self.size < 1 or self.scale <= 0 or self.z_low_mm >= self.z_high_mm:
-            raise ValueError("a projection needs a size, a positive scale and an ascending z range")
+        if not self.views or not 1 <= self.size <= _MOST_PIXELS:
+            raise ValueError(f"a projection needs views and 1 to {_MOST_PIXELS} pixels a side")
+        if not (self.radius_mm > 0 and self.scale > 0 and self.z_low_mm < self.z_high_mm):
+            raise ValueError("a projection needs a radius and a scale > 0, an ascending z range")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,7 +62,7 @@ def project(
     hits: Hits,
     settings: ProjectionSettings,
     events: NDArray[np.int64] | None = None,
-    room: NDArray[np.float32] | None = None,
+    buffer: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Project the hits of a batch of events, or of some of them.
 
@@ -74,7 +78,7 @@ def project(
         Views, size, ranges and scale.
     events : ndarray of int64, optional
         Indices in the batch of the events to project; all if left out.
-    room : ndarray of float32, optional
+    buffer : ndarray of float32, optional
         Where to put the images, in its first rows; new memory if left out or too small.
 
     Returns
@@ -85,7 +89,7 @@ def project(
     starts, stops = hits.offsets[:-1], hits.offsets[1:]
     if events is not None:
         starts, stops = starts[events], stops[events]
-    images = None if room is None or len(room) < len(starts) else room[: len(starts)]
+    images = None if buffer is None or len(buffer) < len(starts) else buffer[: len(starts)]
     if images is None:
         images = np.empty((len(starts), *settings.shape), np.float32)
     axes = np.array([[AXES.index(axis) for axis in view] for view in settings.views], np.int64)

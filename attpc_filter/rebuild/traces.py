@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.rebuild.detector import Detector
 from attpc_filter.rebuild.padplane import PadPlane
-from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, PAD_COLUMN, Record
+from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Record
 
 #: Columns of the input ``pads``: position [mm, mm, mm, rad], gain, time offset [time buckets].
 PAD_FEATURES = ("x", "y", "r", "p", "gain", "time_offset")
@@ -31,19 +31,18 @@ class TraceBatch:
     n_traces: int = 16_384
 
     def __post_init__(self) -> None:
-        if self.n_events < 1 or self.n_traces < 1:
-            raise ValueError("a batch needs events and traces")
+        if not (1 <= self.n_events <= 1 << 16 and 1 <= self.n_traces <= 1 << 24):
+            raise ValueError("traces: a batch needs 1 to 65,536 events and 1 to 16,777,216 traces")
 
-    @property
-    def inputs(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and type of each of the graph's inputs.
+    def inputs(self, n_samples: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape and type of each of the graph's inputs, for traces of so many samples.
 
         ``traces``: the samples. ``event``: index in the batch of a trace's event; -1: no hit is
         made of it. ``pads``: columns of :data:`PAD_FEATURES`. ``calibration``: time bucket of the
         window, and mm a time bucket.
         """
         return {
-            "traces": ((self.n_traces, N_TIME_BUCKETS), np.int16),
+            "traces": ((self.n_traces, n_samples), np.int16),
             "event": ((self.n_traces,), np.int64),
             "pads": ((self.n_traces, len(PAD_FEATURES)), np.float32),
             "calibration": ((2,), np.float32),
@@ -70,7 +69,7 @@ def gather_traces(
     detector: Detector,
     features: NDArray[np.float32],
     drop_beam_pads: bool,
-    room: Mapping[str, NDArray[Any]],
+    buffers: Mapping[str, NDArray[Any]],
 ) -> None:
     """Fill in what the graph reads of a batch of events.
 
@@ -84,11 +83,11 @@ def gather_traces(
         Of :func:`pad_features`.
     drop_beam_pads : bool
         Traces of the beam region's pads give none either.
-    room : mapping of str to ndarray
+    buffers : mapping of str to ndarray
         Arrays of :attr:`TraceBatch.inputs`.
     """
     plane, calibration = detector.plane, detector.calibration
-    traces, event, pads = room["traces"], room["event"], room["pads"]
+    traces, event, pads = buffers["traces"], buffers["event"], buffers["pads"]
     wanted = ~plane.beam if drop_beam_pads else np.ones(len(plane.x), np.bool_)
     used = 0
     for index, record in enumerate(records):
@@ -104,4 +103,4 @@ def gather_traces(
         used = rows.stop
     event[used:] = -1
     span = calibration.window_time_bucket - calibration.micromegas_time_bucket
-    room["calibration"][:] = calibration.window_time_bucket, calibration.detector_length / span
+    buffers["calibration"][:] = calibration.window_time_bucket, calibration.detector_length / span

@@ -10,7 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
-from attpc_filter.score.bundle import Bundle
+from attpc_filter.score.bundle import Bundle, output_shapes
+from attpc_filter.score.outputs import outputs_of
 
 _CUDA = "CUDAExecutionProvider"
 
@@ -36,7 +37,7 @@ def gpu_number(device: str) -> int | None:
 class Scorer:
     """Runs a bundle's graph on batches of one fixed shape.
 
-    One fixed shape, because CUDA searches its convolutions anew for every other one. It has room
+    One fixed shape, because CUDA searches its convolutions anew for every other one. It has buffers
     for a batch, bound to the graph's inputs once: on the CPU the graph reads it where it lies; on a
     GPU it is copied there while the GPU is busy with another process's batch. For one thread.
 
@@ -55,9 +56,7 @@ class Scorer:
     ----------
     device : str
         What the session got: ``cpu``, ``cuda`` or ``cuda:N``.
-    latent_size : int
-        Numbers of a latent; 0 if the graph does not declare it.
-    room : dict of str to ndarray
+    buffers : dict of str to ndarray
         By the name of the graph's input, ``batch_size`` events. What is made here
         (:meth:`Contract.make_inputs`) need not be copied to be scored; the next :meth:`run`
         overwrites it.
@@ -103,27 +102,24 @@ class Scorer:
         self.device = ("cuda" if device == "auto" else device) if got_cuda else "cpu"
         traces = bundle.contract.traces
         self.batch_size = batch_size if traces is None else traces.n_events
-        (of_latent,) = (o.shape for o in self._session.get_outputs() if o.name == "latent")
-        self._n_classes = len(bundle.contract.classes)
-        self.latent_size = of_latent[1] if isinstance(of_latent[1], int) else 0
-        inputs: Mapping[str, tuple[tuple[int, ...], Any]] = (
-            {
-                name: ((batch_size, *shape), np.float32)
-                for name, shape in bundle.contract.input_shapes.items()
-            }
-            if traces is None
-            else traces.inputs
-        )
+        self._dtypes = {row.name: row.dtype for row in outputs_of(bundle.contract)}
+        self._shapes = output_shapes(self._session)
+        inputs: Mapping[str, tuple[tuple[int, ...], Any]] = bundle.contract.batch_inputs or {
+            name: ((batch_size, *shape), np.float32)
+            for name, shape in bundle.contract.input_shapes.items()
+        }
         if not got_cuda:
             gpu = None
-        self.room = {name: _make_room(shape, kind, gpu) for name, (shape, kind) in inputs.items()}
+        self.buffers = {
+            name: _make_buffer(shape, kind, gpu) for name, (shape, kind) in inputs.items()
+        }
         self._binding = self._session.io_binding()
         self._on_gpu: dict[str, Any] = {}
-        for name, room in self.room.items():
+        for name, buffer in self.buffers.items():
             if gpu is None:
-                value = onnxruntime.OrtValue.ortvalue_from_numpy(room)
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
             else:
-                value = onnxruntime.OrtValue.ortvalue_from_numpy(room, "cuda", gpu)
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer, "cuda", gpu)
                 self._on_gpu[name] = value
             self._binding.bind_ortvalue_input(name, value)
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -153,8 +149,7 @@ class Scorer:
         inputs : mapping of str to ndarray of float32
             As for :meth:`score`.
         names : sequence of str
-            The outputs that are wanted: ``scores``, ``latent`` (n_events, latent_size), ``novelty``
-            (n_events,).
+            The outputs that are wanted, of those that the contract declares.
 
         Returns
         -------
@@ -162,22 +157,27 @@ class Scorer:
             The outputs by name, a row an event.
         """
         n_events = len(next(iter(inputs.values())))
-        shapes = {"scores": (self._n_classes,), "latent": (self.latent_size,), "novelty": ()}
-        outputs = {name: np.empty((n_events, *shapes[name]), np.float32) for name in names}
+        outputs = {
+            name: np.empty(
+                (n_events, *(size or 0 for size in self._shapes[name])),
+                self._dtypes.get(name, np.float32),
+            )
+            for name in names
+        }
         for start in range(0, n_events, self.batch_size):
             n_rows = min(self.batch_size, n_events - start)
-            for name, room in self.room.items():
+            for name, buffer in self.buffers.items():
                 rows = inputs[name][start : start + n_rows]
-                if rows.ctypes.data != room.ctypes.data:
-                    room[:n_rows] = rows
-                room[n_rows:] = 0.0
-            found = self.run_room()
+                if rows.ctypes.data != buffer.ctypes.data:
+                    buffer[:n_rows] = rows
+                buffer[n_rows:] = 0.0
+            found = self.run_buffers()
             for name, output in outputs.items():
                 output[start : start + n_rows] = found[name][:n_rows]
         return outputs
 
-    def run_room(self) -> dict[str, NDArray[Any]]:
-        """Run the graph on what the room holds.
+    def run_buffers(self) -> dict[str, NDArray[Any]]:
+        """Run the graph on what the buffers hold.
 
         Returns
         -------
@@ -185,13 +185,13 @@ class Scorer:
             All outputs of the graph by name, ``batch_size`` rows.
         """
         for name, value in self._on_gpu.items():
-            value.update_inplace(self.room[name])
+            value.update_inplace(self.buffers[name])
         self._session.run_with_iobinding(self._binding)
         return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
-def _make_room(shape: tuple[int, ...], kind: Any, gpu: int | None) -> NDArray[Any]:
-    """Room for an input; page-locked where ONNX Runtime has that for the GPU: copies are faster."""
+def _make_buffer(shape: tuple[int, ...], kind: Any, gpu: int | None) -> NDArray[Any]:
+    """A buffer for an input; page-locked where ONNX Runtime can: copies to a GPU are faster."""
     if gpu is not None and hasattr(onnxruntime, "get_ep_devices"):
         wanted = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
         for device in onnxruntime.get_ep_devices():
@@ -202,7 +202,7 @@ def _make_room(shape: tuple[int, ...], kind: Any, gpu: int | None) -> NDArray[An
                     value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
                         shape, kind, memory_info=memory
                     )
-                    room: NDArray[Any] = value.numpy()  # a view
-                    room[:] = 0
-                    return room
+                    buffer: NDArray[Any] = value.numpy()  # a view
+                    buffer[:] = 0
+                    return buffer
     return np.zeros(shape, kind)

@@ -72,7 +72,11 @@ def count(path: Path, kind: str, options: argparse.Namespace) -> dict[str, objec
     names = [event_class.name for event_class in contract.classes]
     test = options.shared / "test"
     events = load_events(
-        [test / "full"], [test / "labels_full.csv"], names, contract.hits, contract.detector
+        [test / "full"],
+        [test / "labels_full.csv"],
+        names,
+        contract.hits,
+        contract.detector.calibration,
     )
     rows = np.flatnonzero(events.kind == kind)
     hits = take_events(events.hits, rows)

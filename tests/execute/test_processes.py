@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 
 from attpc_filter.config import Config
-from attpc_filter.errors import InputError, UsageError
+from attpc_filter.errors import InputError
 from attpc_filter.execute import memory as memory_module
+from attpc_filter.execute.base import InProcess, tag_events
 from attpc_filter.execute.memory import cpu_seconds, peak_memory_bytes
-from attpc_filter.execute.processes import Helpers
+from attpc_filter.execute.processes import WorkerPool
 from attpc_filter.formats.registry import open_run
-from attpc_filter.tagging.stages import BATCH_EVENTS, Batch, Tagger, load_tagger, tag_events
+from attpc_filter.tagging.batch import Batch
+from attpc_filter.tagging.plan import Plan, make_plan
+from attpc_filter.tagging.stages import BATCH_EVENTS
 from tests import miniatures
 from tests.conftest import command, environment, read_manifest, read_tag_table
 
@@ -41,22 +44,29 @@ def path(events: list[miniatures.SimEvent], tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tagger(counter_model: Path) -> Tagger:
-    return load_tagger(Config(model=str(counter_model), threads=2))
+def plan(counter_model: Path) -> Plan:
+    return make_plan(Config(model=str(counter_model), threads=2))
 
 
 @contextlib.contextmanager
-def _on_run(helpers: Helpers, path: Path, tagger: Tagger) -> Iterator[Iterator[Batch]]:
+def _pool(plan: Plan) -> Iterator[WorkerPool]:
+    with WorkerPool(plan.config) as pool:
+        pool.load(plan)
+        yield pool
+
+
+@contextlib.contextmanager
+def _on_run(pool: WorkerPool, path: Path, plan: Plan) -> Iterator[Iterator[Batch]]:
     with (
         open_run(path) as run,
-        tag_events(run, tagger, helpers) as batches,
+        tag_events(run, plan, pool) as batches,
     ):
         yield batches
 
 
 @contextlib.contextmanager
-def _tagging(path: Path, tagger: Tagger) -> Iterator[Iterator[Batch]]:
-    with Helpers(tagger.config) as helpers, _on_run(helpers, path, tagger) as batches:
+def _tagging(path: Path, plan: Plan) -> Iterator[Iterator[Batch]]:
+    with _pool(plan) as pool, _on_run(pool, path, plan) as batches:
         yield batches
 
 
@@ -78,8 +88,8 @@ def _exhaust(batches: Iterator[Batch]) -> int:
 def test_tags_are_those_of_the_simulation(
     threads: int, path: Path, events: list[miniatures.SimEvent], counter_model: Path
 ) -> None:
-    tagger = load_tagger(Config(model=str(counter_model), threads=threads))
-    with Helpers(tagger.config) as helpers, _on_run(helpers, path, tagger) as stream:
+    plan = make_plan(Config(model=str(counter_model), threads=threads))
+    with _pool(plan) as pool, _on_run(pool, path, plan) as stream:
         assert len(_children()) == threads
         batches = list(stream)
     assert not _children()
@@ -91,10 +101,12 @@ def test_tags_are_those_of_the_simulation(
 
 
 def test_hits_are_those_of_a_single_process(path: Path, counter_model: Path) -> None:
-    tagger = load_tagger(Config(model=str(counter_model), threads=2, keep_hits=True))
-    with _tagging(path, tagger) as batches:
+    plan = make_plan(Config(model=str(counter_model), threads=2, keep_hits=True))
+    with _tagging(path, plan) as batches:
         found = list(batches)
-    with open_run(path) as run, tag_events(run, tagger) as batches:
+    alone = InProcess(plan.config)
+    alone.load(plan)
+    with open_run(path) as run, tag_events(run, plan, alone) as batches:
         for batch, alone in zip(found, batches, strict=True):
             assert batch.hits is not None
             assert alone.hits is not None
@@ -105,13 +117,13 @@ def test_hits_are_those_of_a_single_process(path: Path, counter_model: Path) -> 
             np.testing.assert_array_equal(batch.scores, alone.scores)
 
 
-def test_bad_events_keep_their_reasons(path: Path, tagger: Tagger) -> None:
+def test_bad_events_keep_their_reasons(path: Path, plan: Plan) -> None:
     with h5py.File(path, "r+") as file:
         for number in (50, 51):
             del file[f"events/event_{number}/get_traces"]
         file["events/event_50/get_traces"] = np.zeros((3, 400), np.int16)
     reasons = {}
-    with _tagging(path, tagger) as batches:
+    with _tagging(path, plan) as batches:
         for batch in batches:
             reasons |= {record.event: record.reason for record in batch.records if record.reason}
     assert reasons.keys() == {50, 51}
@@ -119,9 +131,9 @@ def test_bad_events_keep_their_reasons(path: Path, tagger: Tagger) -> None:
     assert "no trace matrix" in reasons[51]
 
 
-def test_a_process_that_is_killed_is_reported(tmp_path: Path, tagger: Tagger) -> None:
+def test_a_process_that_is_killed_is_reported(tmp_path: Path, plan: Plan) -> None:
     long = miniatures.write_long_run(tmp_path / "run_0001.h5", 10_000)
-    with _tagging(long, tagger) as batches:
+    with _tagging(long, plan) as batches:
         next(batches)
         os.kill(_children()[0], signal.SIGKILL)
         with pytest.raises(InputError, match=r"run_0001\.h5: a process .* \(exit status -9"):
@@ -129,10 +141,10 @@ def test_a_process_that_is_killed_is_reported(tmp_path: Path, tagger: Tagger) ->
     assert not _children()
 
 
-def test_a_process_that_is_held_up_changes_no_order(tmp_path: Path, tagger: Tagger) -> None:
+def test_a_process_that_is_held_up_changes_no_order(tmp_path: Path, plan: Plan) -> None:
     """The other takes more of the batches meanwhile; they come in the order of the run."""
     long = miniatures.write_long_run(tmp_path / "run_0001.h5", 2_000)
-    with _tagging(long, tagger) as batches:
+    with _tagging(long, plan) as batches:
         numbers = next(batches).events.tolist()
         slow = _children()[0]
         os.kill(slow, signal.SIGSTOP)
@@ -143,31 +155,38 @@ def test_a_process_that_is_held_up_changes_no_order(tmp_path: Path, tagger: Tagg
         assert numbers == [number for number, _ in run.events]
 
 
-def test_a_file_that_is_gone_is_reported(path: Path, tagger: Tagger) -> None:
+def test_a_file_that_is_gone_is_reported(path: Path, plan: Plan) -> None:
     with open_run(path) as run:
         path.rename(path.with_name("elsewhere.h5"))
         with (
-            Helpers(tagger.config) as helpers,
-            tag_events(run, tagger, helpers) as batches,
+            _pool(plan) as pool,
+            tag_events(run, plan, pool) as batches,
             pytest.raises(InputError, match="no such file"),
         ):
             _exhaust(batches)
 
 
-def test_a_model_that_is_gone_is_reported(path: Path, tagger: Tagger) -> None:
-    config = dataclasses.replace(tagger.config, model=str(path.with_name("gone.onnx")))
-    with (
-        Helpers(config) as helpers,
-        _on_run(helpers, path, tagger) as batches,
-        pytest.raises(UsageError, match=r"gone\.onnx"),
-    ):
-        _exhaust(batches)
+def test_a_model_that_is_replaced_after_the_start_changes_nothing(
+    path: Path, events: list[miniatures.SimEvent], tmp_path: Path, counter_model: Path
+) -> None:
+    """A plan holds the model's bytes: workers never look at the file, new ones neither."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(counter_model.read_bytes())
+    plan = make_plan(Config(model=str(model), threads=2))
+    model.write_bytes(b"another model")
+    with _pool(plan) as pool:
+        for _ in range(2):
+            with _on_run(pool, path, plan) as batches:
+                tags = [tag for batch in batches for tag in batch.tags]
+            assert tags == [event.tag for event in events]
+            os.kill(_children()[0], signal.SIGKILL)
+            time.sleep(0.1)
 
 
-def test_nothing_is_left_of_an_early_end(path: Path, tagger: Tagger) -> None:
+def test_nothing_is_left_of_an_early_end(path: Path, plan: Plan) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with _tagging(path, tagger) as batches:
+        with _tagging(path, plan) as batches:
             next(batches)
             assert len(_children()) == 2
         assert not _children()
@@ -175,42 +194,41 @@ def test_nothing_is_left_of_an_early_end(path: Path, tagger: Tagger) -> None:
 
 
 def test_run_after_run_by_the_same_processes(
-    path: Path, events: list[miniatures.SimEvent], tmp_path: Path, tagger: Tagger
+    path: Path, events: list[miniatures.SimEvent], tmp_path: Path, plan: Plan
 ) -> None:
     """Runs of one batch too; this process scores nothing: it may have no model on the device."""
     other = miniatures.write_run("merger_2.0", tmp_path / "run_0002.h5", events[:100])
     short = miniatures.write_run("merger_2.0", tmp_path / "run_0003.h5", events[:5])
-    cannot_score = dataclasses.replace(tagger, scorer=None)
-    with Helpers(tagger.config) as helpers:
+    with _pool(plan) as pool:
         processes = _children()
         assert len(processes) == 2
         for run, n_events in [(path, N_EVENTS), (other, 100), (short, 5), (path, N_EVENTS)]:
-            with _on_run(helpers, run, cannot_score) as batches:
+            with _on_run(pool, run, plan) as batches:
                 tags = [tag for batch in batches for tag in batch.tags]
             assert tags == [event.tag for event in events[:n_events]]
             assert sorted(_children()) == sorted(processes)
     assert not _children()
 
 
-def test_processes_that_were_left_or_killed_are_replaced(path: Path, tagger: Tagger) -> None:
-    with Helpers(tagger.config) as helpers:
-        with _on_run(helpers, path, tagger) as batches:
+def test_processes_that_were_left_or_killed_are_replaced(path: Path, plan: Plan) -> None:
+    with _pool(plan) as pool:
+        with _on_run(pool, path, plan) as batches:
             next(batches)
-        with _on_run(helpers, path, tagger) as batches:
+        with _on_run(pool, path, plan) as batches:
             assert _exhaust(batches) == N_EVENTS
         os.kill(_children()[0], signal.SIGKILL)
         time.sleep(0.1)
-        with _on_run(helpers, path, tagger) as batches:
+        with _on_run(pool, path, plan) as batches:
             assert _exhaust(batches) == N_EVENTS
             assert len(_children()) == 2
 
 
 def test_their_processor_time_and_memory_are_counted(
-    path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+    path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_module, "_most_of_helpers", 0)
+    monkeypatch.setattr(memory_module, "_most_of_workers", 0)
     memory, seconds = peak_memory_bytes(), cpu_seconds()
-    with _tagging(path, tagger) as batches:
+    with _tagging(path, plan) as batches:
         _exhaust(batches)
         assert cpu_seconds() - seconds > 0.5  # Python, numba and ONNX Runtime were loaded
         assert peak_memory_bytes() - memory > 100 << 20
@@ -271,9 +289,9 @@ def test_none_outlives_a_job_that_is_killed(tmp_path: Path, counter_model: Path)
 
 
 def test_modules_that_lie_in_the_working_folder_are_not_taken(
-    tmp_path: Path, path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong module')\n")
     monkeypatch.chdir(tmp_path)
-    with _tagging(path, tagger) as batches:
+    with _tagging(path, plan) as batches:
         assert _exhaust(batches) == N_EVENTS

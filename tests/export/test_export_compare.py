@@ -166,7 +166,7 @@ def test_a_comparison_is_one_table_and_goes_on(plan: Path) -> None:
         [folder / "data" / "test" / "labels_8.csv"],
         [c.name for c in contract.classes],
         contract.hits,
-        contract.detector,
+        contract.detector.calibration,
     )
     tag = Scorer(bundle, "cpu").score(contract.make_inputs(events.hits)).argmax(axis=1)
     found = json.loads((folder / "runs" / "plain-full-1" / "test-full.json").read_text())

@@ -37,6 +37,7 @@ from attpc_filter.rebuild.detector import ZCalibration
 from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.score.bundle import Contract, EventClass, load_bundle
+from attpc_filter.score.contract import ModelDetector
 from attpc_filter.score.scorer import Scorer
 from tests.conftest import SHARED, shared
 from tests.export.conftest import Training, train_arguments, write_config
@@ -177,7 +178,7 @@ def test_a_bundle_gives_what_pytorch_gives_and_the_same_tags(
         description="",
         classes=CLASSES,
         hits=HitSettings(),
-        detector=ZCalibration(),
+        detector=ModelDetector(),
         projection=ProjectionSettings(size=shape[1]),
     )
     path = tmp_path / "tiny.onnx"
@@ -261,7 +262,7 @@ def test_a_clustering_is_trained_and_exported(
     contract = bundle.contract
     names = [c.name for c in contract.classes]
     events = load_events(
-        [training.data], [training.labels], names, contract.hits, contract.detector
+        [training.data], [training.labels], names, contract.hits, contract.detector.calibration
     )
     hits = clean_hits(events.hits, contract.clean)
     assert len(hits.x) < len(events.hits.x)

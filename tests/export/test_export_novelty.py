@@ -75,7 +75,13 @@ def test_few_events_like_those_of_the_training_are_novel_and_strange_ones_are(
     bundle = load_bundle(str(novel_bundle))
     contract = bundle.contract
     names = [event_class.name for event_class in contract.classes]
-    paths = ([training.data], [training.labels], names, contract.hits, contract.detector)
+    paths = (
+        [training.data],
+        [training.labels],
+        names,
+        contract.hits,
+        contract.detector.calibration,
+    )
     hits = load_events(*paths).hits
     scorer = Scorer(bundle, "cpu")
     usual = scorer.run(contract.make_inputs(hits), ["novelty"])["novelty"]

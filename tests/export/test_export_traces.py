@@ -43,7 +43,7 @@ def make_images(
     records: list[Record], detector: Detector, hits: HitSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Images and hit counts of events by the graph, in PyTorch."""
-    room = {name: np.zeros(shape, kind) for name, (shape, kind) in BATCH.inputs.items()}
+    room = {name: np.zeros(shape, kind) for name, (shape, kind) in BATCH.inputs(512).items()}
     gather_traces(records, detector, pad_features(detector.plane), hits.drop_beam_pads, room)
     graph = TraceGraph(hits, VIEWS, BATCH.n_events)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_the_bundle_says_that_it_reads_traces(traces_bundle: Path) -> None:
     assert after.contract.traces == BATCH
     assert after.contract == replace(before.contract, traces=BATCH)
     graph = onnx.load(traces_bundle).graph
-    assert {node.name for node in graph.input} == set(BATCH.inputs)
+    assert {node.name for node in graph.input} == set(BATCH.inputs(512))
     assert {"scores", "latent", "novelty", "n_hits"} <= {node.name for node in graph.output}
     assert not {"Loop", "If", "Scan"} & {node.op_type for node in graph.node}
 

@@ -138,7 +138,7 @@ def test_the_detector_decides_where_hits_lie(tmp_path: Path) -> None:
 
     contract = load_bundle("default").contract
     other = ZCalibration(10.0, 500.0, 900.0)
-    assert ReadOptions(detector=other).apply(contract).detector == other
+    assert ReadOptions(detector=other).apply(contract).detector.calibration == other
     assert ReadOptions().apply(contract) == contract
 
 

@@ -29,7 +29,7 @@ def test_it_was_made_by_the_preset(shipped: Bundle) -> None:
     assert contract.name == config.name == shipped.path.stem
     assert contract.classes == config.classes
     assert contract.hits == config.hits
-    assert contract.detector == config.detector
+    assert contract.detector.calibration == config.detector
     assert contract.projection is not None
     assert contract.projection == config.projection.with_scale(contract.projection.scale)
     assert contract.points == config.points

@@ -20,7 +20,9 @@ def test_the_contract_is_read_as_it_was_written(counter_model: Path) -> None:
     bundle = load_bundle(str(counter_model))
     expected = tiny_models.contract(points=None, clean=asdict(CleanSettings()))
     expected |= {"novelty_threshold": None, "traces": None}
-    found = json.loads(json.dumps(asdict(bundle.contract)))
+    found = json.loads(bundle.contract.to_json())
+    for entry in found["classes"]:
+        assert entry.pop("role") == ""
     assert found == expected
     assert bundle.sha256 == hashlib.sha256(counter_model.read_bytes()).hexdigest()
 

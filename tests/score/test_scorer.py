@@ -98,7 +98,7 @@ def test_inputs_made_in_its_room_are_those_scored(counter_model: Path) -> None:
     rng = np.random.default_rng(1)
     for n_events in [8, 3, 8, 1]:
         counts = rng.integers(0, 80, n_events).tolist()
-        room = scorer.room["projection"][:n_events]
+        room = scorer.buffers["projection"][:n_events]
         room[:] = images_with(counts)["projection"]
         assert scorer.run({"projection": room}, ["latent"])["latent"][:, 0].tolist() == counts
 

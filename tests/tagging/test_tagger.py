@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from attpc_filter.config import Config
+from attpc_filter.execute.base import InProcess, tag_events
 from attpc_filter.formats.registry import open_run
-from attpc_filter.tagging.stages import BATCH_EVENTS, load_tagger, tag_events
+from attpc_filter.tagging.plan import make_plan
+from attpc_filter.tagging.stages import BATCH_EVENTS
 from tests import miniatures
 
 #: Lit pixels of an event, and how often each of its traces is there: up to 4,500 traces.
@@ -25,8 +27,10 @@ def test_events_of_any_size(threads: int, tmp_path: Path, counter_model: Path) -
         events.append(miniatures.with_traces(event, traces))
         copies.append(n_copies)
     path = miniatures.write_run("merger_1.0", tmp_path / "run_0001.h5", events)
-    tagger = load_tagger(Config(model=str(counter_model), threads=threads))
-    with open_run(path) as run, tag_events(run, tagger) as stream:
+    plan = make_plan(Config(model=str(counter_model), threads=threads))
+    executor = InProcess(plan.config)
+    executor.load(plan)
+    with open_run(path) as run, tag_events(run, plan, executor) as stream:
         batches = list(stream)
     assert [len(batch.records) for batch in batches] == [BATCH_EVENTS, N_EVENTS - BATCH_EVENTS]
     assert np.concatenate([batch.events for batch in batches]).tolist() == list(range(N_EVENTS))

@@ -155,7 +155,7 @@ def add_novelty(
         )
     split = contract.training["split"]
     names = [event_class.name for event_class in contract.classes]
-    arguments = (names, contract.hits, contract.detector, split["group_column"])
+    arguments = (names, contract.hits, contract.detector.calibration, split["group_column"])
     events = load_events(data, labels, *arguments)
     taken = ~np.isin(events.kind, np.array(split.get("left_out_kinds", ()), np.str_))
     events = events.take(np.flatnonzero(taken & (events.hits.counts >= contract.hits.min_hits)))

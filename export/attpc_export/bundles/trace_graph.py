@@ -64,7 +64,7 @@ class TraceGraph(nn.Module):
         Parameters
         ----------
         traces, event, pads, calibration
-            See :attr:`attpc_filter.rebuild.traces.TraceBatch.inputs`.
+            See :meth:`attpc_filter.rebuild.traces.TraceBatch.inputs`.
 
         Returns
         -------

@@ -66,7 +66,7 @@ def write_traces(model: str, out: Path, n_events: int, n_traces: int) -> None:
         TraceGraph(contract.hits, contract.projection, batch.n_events),
         {
             name: torch.from_numpy(np.zeros(shape, kind))
-            for name, (shape, kind) in batch.inputs.items()
+            for name, (shape, kind) in batch.inputs(contract.detector.n_samples).items()
         },
         ["projection", "n_hits"],
     )
@@ -96,15 +96,15 @@ def _require_same(graph: Bundle, bundle: Bundle, out: Path) -> None:
     """Compare hits and scores of made-up events by the graph with those of the runtime."""
     contract = bundle.contract
     assert graph.contract.traces is not None
-    detector = replace(load_detector(), calibration=contract.detector)
+    detector = replace(load_detector(), calibration=contract.detector.calibration)
     records = make_up_records(graph.contract.traces, len(detector.plane.x))
     hits = rebuild_hits(records, detector, contract.hits)
     expected = Scorer(bundle, "cpu").score(contract.make_inputs(hits))
     scorer = Scorer(graph, "cpu")
     dropped = contract.hits.drop_beam_pads
     features = pad_features(detector.plane)
-    gather_traces(records, detector, features, dropped, scorer.room)
-    found = scorer.run_room()
+    gather_traces(records, detector, features, dropped, scorer.buffers)
+    found = scorer.run_buffers()
     n_hits = found["n_hits"][: len(records)]
     of_hits = np.abs(n_hits - hits.counts).sum() / max(int(hits.counts.sum()), 1)
     of_scores = float(np.median(np.abs(found["scores"][: len(records)] - expected)))

@@ -43,9 +43,12 @@ class ReadOptions:
 
     def apply(self, contract: Contract) -> Contract:
         """The contract of a bundle that is made for these runs and classes."""
+        detector = contract.detector
+        if self.detector is not None:
+            detector = replace(detector, calibration=self.detector)
         return replace(
             contract,
-            detector=self.detector or contract.detector,
+            detector=detector,
             classes=self.classes or contract.classes,
         )
 
@@ -201,7 +204,7 @@ def score_runs(
         labels,
         names,
         contract.hits,
-        contract.detector,
+        contract.detector.calibration,
         options.group_column,
         options.label_map,
         options.skip_unknown,

@@ -4,7 +4,7 @@ import csv
 import importlib.metadata
 import json
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from attpc_export.training.fit import BEST_NAME, CHECKPOINT_NAME, TrainingModel
 from attpc_export.training.material import Material
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging, write_json
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.score.bundle import Contract
+from attpc_filter.score.contract import ModelDetector
 
 CONFIG_NAME = "config.yaml"
 DATA_NAME = "data.json"
@@ -139,7 +141,7 @@ def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Co
         description=config.description,
         classes=config.classes,
         hits=config.hits,
-        detector=config.detector,
+        detector=ModelDetector.of(replace(load_detector(), calibration=config.detector)),
         clean=config.clean,
         projection=config.projection.with_scale(scale) if config.reads_images else None,
         training={

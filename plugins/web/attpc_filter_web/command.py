@@ -151,7 +151,7 @@ def make_session(options: argparse.Namespace) -> Session:
             " --model"
         )
     detector = _detector(
-        config, ZCalibration(**manifest.get("calibration", asdict(contract.detector)))
+        config, ZCalibration(**manifest.get("calibration", asdict(contract.detector.calibration)))
     )
     classes = tuple(options.classes or (entry.name for entry in contract.classes))
     if len(classes) < 2 or len(set(classes)) < len(classes) or len(classes) > 9:
