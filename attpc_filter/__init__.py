@@ -1,3 +1,132 @@
-"""attpc-filter: decide which AT-TPC events to keep before anyone reconstructs them."""
+"""attpc-filter: decide which AT-TPC events to keep before anyone reconstructs them.
 
-__version__ = "0.2.0.dev0"
+This module is the public face: what it lists may be used by notebooks, host programs and other
+distributions, and changes only with a line in the change log. All else is private. Each name is
+loaded when it is first used, so that the import takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from attpc_filter.config import Config, make_config
+    from attpc_filter.errors import (
+        AttpcFilterError,
+        EmptyRunError,
+        InputError,
+        OutputError,
+        UsageError,
+    )
+    from attpc_filter.execute.base import Executor, make_executor, tag_events
+    from attpc_filter.formats.registry import open_run
+    from attpc_filter.formats.run import Run, Stream, StreamMode, UnreadableEvent
+    from attpc_filter.host import (
+        keep_events,
+        known_tags,
+        load_in_process,
+        score_hits,
+        start_executor,
+        tag_run,
+        write_whole,
+    )
+    from attpc_filter.output.tag_table import read_tags
+    from attpc_filter.rebuild.detector import Detector, ZCalibration, load_detector
+    from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
+    from attpc_filter.records import Hits, Record
+    from attpc_filter.score.bundle import Bundle, load_bundle, shipped_bundles
+    from attpc_filter.score.contract import Contract
+    from attpc_filter.score.outputs import Output
+    from attpc_filter.score.scorer import Scorer
+    from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
+    from attpc_filter.tagging.batch import Batch
+    from attpc_filter.tagging.plan import Plan, make_plan
+
+#: Where each name of the face is defined.
+_HOMES = {
+    "config": ("Config", "make_config"),
+    "errors": ("AttpcFilterError", "EmptyRunError", "InputError", "OutputError", "UsageError"),
+    "execute.base": ("Executor", "make_executor", "tag_events"),
+    "formats.registry": ("open_run",),
+    "formats.run": ("Run", "Stream", "StreamMode", "UnreadableEvent"),
+    "host": (
+        "keep_events",
+        "known_tags",
+        "load_in_process",
+        "score_hits",
+        "start_executor",
+        "tag_run",
+        "write_whole",
+    ),
+    "output.tag_table": ("read_tags",),
+    "rebuild.detector": ("Detector", "ZCalibration", "load_detector"),
+    "rebuild.hits": ("HitSettings", "rebuild_hits"),
+    "records": ("Hits", "Record"),
+    "score.bundle": ("Bundle", "load_bundle", "shipped_bundles"),
+    "score.contract": ("Contract",),
+    "score.outputs": ("Output",),
+    "score.scorer": ("Scorer",),
+    "tag": ("PASSTHROUGH", "UNCERTAIN", "UNREADABLE"),
+    "tagging.batch": ("Batch",),
+    "tagging.plan": ("Plan", "make_plan"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "PASSTHROUGH",
+    "UNCERTAIN",
+    "UNREADABLE",
+    "AttpcFilterError",
+    "Batch",
+    "Bundle",
+    "Config",
+    "Contract",
+    "Detector",
+    "EmptyRunError",
+    "Executor",
+    "HitSettings",
+    "Hits",
+    "InputError",
+    "Output",
+    "OutputError",
+    "Plan",
+    "Record",
+    "Run",
+    "Scorer",
+    "Stream",
+    "StreamMode",
+    "UnreadableEvent",
+    "UsageError",
+    "ZCalibration",
+    "__version__",
+    "keep_events",
+    "known_tags",
+    "load_bundle",
+    "load_detector",
+    "load_in_process",
+    "make_config",
+    "make_executor",
+    "make_plan",
+    "open_run",
+    "read_tags",
+    "rebuild_hits",
+    "score_hits",
+    "shipped_bundles",
+    "start_executor",
+    "tag_events",
+    "tag_run",
+    "write_whole",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

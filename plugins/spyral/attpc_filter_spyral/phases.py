@@ -10,22 +10,34 @@ import os
 import shutil
 import uuid
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import SimpleQueue
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import h5py
 import numpy as np
-from attpc_filter.config import Config
-from attpc_filter.errors import AttpcFilterError, EmptyRunError, InputError, UsageError
-from attpc_filter.formats.registry import open_run
-from attpc_filter.formats.run import StreamMode
-from attpc_filter.output.staging import Staging
-from attpc_filter.output.tag_table import TagWriter
-from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
+from attpc_filter import (
+    UNREADABLE,
+    AttpcFilterError,
+    Batch,
+    Config,
+    EmptyRunError,
+    Executor,
+    InputError,
+    Plan,
+    StreamMode,
+    UsageError,
+    keep_events,
+    known_tags,
+    load_in_process,
+    make_plan,
+    open_run,
+    shipped_bundles,
+    start_executor,
+    write_whole,
+)
 from numpy.random import Generator
 from spyral import (
     POINTCLOUD_SCHEMA,
@@ -40,9 +52,6 @@ from spyral.core.run_stacks import form_run_string
 from spyral.core.spy_log import spyral_error, spyral_except, spyral_info, spyral_warn
 from spyral.core.status_message import StatusMessage
 
-if TYPE_CHECKING:
-    from attpc_filter.tagging.stages import Batch, Tagger
-
 #: Spyral's log files take what is logged below its own name.
 _LOG = "spyral.attpc_filter"
 _MODEL_NAME = "model.onnx"
@@ -51,7 +60,7 @@ _MOST_WARNINGS = 5
 
 #: What this process has loaded: one session of the model, whatever the number of phases and runs.
 #: The process is part of the key, because a session does not survive a fork.
-_taggers: dict[tuple[int, str], "Tagger"] = {}
+_loaded: dict[tuple[int, str], tuple[Plan, Executor | None]] = {}
 
 
 class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
@@ -72,8 +81,6 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
 
     def create_assets(self, workspace_path: Path) -> bool:
         """Copy the model into the workspace, which then says what made its tags."""
-        from attpc_filter.score.bundle import shipped_bundles
-
         source = shipped_bundles().get(self.config.model, Path(self.config.model))
         target = self._model(workspace_path)
         try:
@@ -144,7 +151,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
     def _check_output(self, path: Path, number: int) -> None:
         """Raise InputError if the next phase could not open the artifact."""
 
-    def _look_at(self, batch: "Batch") -> list[str]:
+    def _look_at(self, batch: Batch) -> list[str]:
         """What is worth a warning about the events of a batch."""
         return [
             f"event {record.event}: {reason}"
@@ -156,20 +163,22 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
         folder: Path = self.get_asset_storage_path(workspace_path)
         return folder / _MODEL_NAME
 
-    def _tagger(self, workspace_path: Path) -> "Tagger":
-        """Load the model, once a process."""
-        from attpc_filter.tagging.stages import load_tagger
+    def _adapt(self, plan: Plan) -> Plan:
+        """The plan with what the phase needs besides."""
+        return plan
 
+    def _load(self, workspace_path: Path) -> tuple[Plan, Executor | None]:
+        """The plan, and what tags in this process if it works on one core; once a process."""
         config = replace(self.config, model=str(self._model(workspace_path)), picture=False)
-        key = (os.getpid(), repr(config))
-        if key not in _taggers:
-            _taggers[key] = load_tagger(config)
-        tagger = _taggers[key]
-        known = (*tagger.classes, UNCERTAIN, UNREADABLE)
+        key = (os.getpid(), f"{type(self)} {config!r}")
+        if key not in _loaded:
+            plan = self._adapt(make_plan(config))
+            _loaded[key] = plan, load_in_process(plan) if config.n_threads == 1 else None
+        plan, executor = _loaded[key]
         for tag in self.keep or ():
-            if tag not in known:
-                raise UsageError(f"keep: the model gives {', '.join(known)}; no {tag!r}")
-        return tagger
+            if tag not in known_tags(plan):
+                raise UsageError(f"keep: the model gives {', '.join(known_tags(plan))}; no {tag!r}")
+        return plan, executor
 
     def _filter(
         self,
@@ -179,44 +188,31 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
         workspace_path: Path,
         msg_queue: "SimpleQueue[StatusMessage]",
     ) -> None:
-        from attpc_filter.execute.processes import Helpers
-        from attpc_filter.tagging.stages import tag_events
-
-        tagger = self._tagger(workspace_path)
-        label = "all" if self.keep is None else "+".join(self.keep)
+        plan, executor = self._load(workspace_path)
         table = self.tag_table(number, workspace_path)
-        counts: Counter[str] = Counter()
         warnings: list[str] = []
-        with open_run(source) as run, Staging() as staging, contextlib.ExitStack() as stack:
+        with open_run(source) as run, contextlib.ExitStack() as stack:
+            if executor is None:
+                executor = stack.enter_context(start_executor(plan))
             progress = _Progress(msg_queue, self.name, number, len(run.events))
-            tags = TagWriter(staging.path(table), tagger.classes, tagger.table_metadata(source))
-            stack.callback(tags.abort)
-            stream = run.create_stream(staging.path(output), self.mode, label)
-            stack.callback(stream.abort)
-            helpers = stack.enter_context(Helpers(tagger.config))  # none for one thread
-            with tag_events(run, tagger, helpers) as batches:
-                for batch in batches:
-                    tags.add(
-                        number,
-                        batch.events,
-                        batch.tags,
-                        batch.scores,
-                        batch.scored,
-                        batch.n_hits,
-                        batch.reasons,
-                        batch.novelty,
-                    )
-                    for record, tag in zip(batch.records, batch.tags, strict=True):
-                        # ion-chamber triggers are counted by PointcloudPhase: they normalise
-                        if self.keep is None or tag == PASSTHROUGH or tag in self.keep:
-                            stream.add(record)
-                    counts.update(batch.tags)
-                    warnings += self._look_at(batch)
-                    progress.advance(len(batch.records))
-            stream.close()
-            self._finish(staging.path(output), source)
-            tags.close()
-            staging.commit()
+
+            def look_at(batch: Batch) -> None:
+                warnings.extend(self._look_at(batch))
+                progress.advance(len(batch.records))
+
+            counts = keep_events(
+                run,
+                plan,
+                executor,
+                output,
+                table,
+                self.keep,
+                mode=self.mode,
+                number=number,
+                on_batch=look_at,
+                finish=lambda path: self._finish(path, source),
+            )
+            device = executor.device
         for warning in warnings[:_MOST_WARNINGS]:
             spyral_warn(_LOG, f"{self}: run {number}: {warning}")
         if len(warnings) > _MOST_WARNINGS:
@@ -224,19 +220,19 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                 _LOG,
                 f"{self}: run {number}: {len(warnings) - _MOST_WARNINGS} more, see {table}",
             )
-        text = ", ".join(f"{n} {tag}" for tag, n in counts.most_common())
+        text = ", ".join(f"{n} {tag}" for tag, n in counts.items())
+        label = "all" if self.keep is None else "+".join(self.keep)
         spyral_info(
             _LOG,
             f"Phase {self.name} complete for run {number}: {text}; kept {label}, model"
-            f" {tagger.contract.name} on {tagger.scorer.device}",
+            f" {plan.contract.name} on {device}",
         )
 
     def _hand_on(self, number: int, source: Path, output: Path, error: Exception) -> None:
         """Hand a run without events on as it is: its scalers count all the same."""
         try:
-            with Staging() as staging:
-                shutil.copyfile(source, staging.path(output))
-                staging.commit()
+            with write_whole(output) as partial:
+                shutil.copyfile(source, partial)
             self._check_output(output, number)
         except (OSError, AttpcFilterError) as failure:
             spyral_error(_LOG, f"{self}: run {number}: {error}; {failure}")
@@ -297,13 +293,9 @@ class TraceFilterPhase(_TaggingPhase):
         reader.file.close()
 
     def _write_without_events(self, path: Path) -> None:
-        with Staging() as staging:
-            with h5py.File(staging.path(path), "w") as file:
-                events = file.create_group("events")
-                events.attrs.update(
-                    {"version": "libattpc_merger:1.0", "min_event": 0, "max_event": 0}
-                )
-            staging.commit()
+        with write_whole(path) as partial, h5py.File(partial, "w") as file:
+            events = file.create_group("events")
+            events.attrs.update({"version": "libattpc_merger:1.0", "min_event": 0, "max_event": 0})
 
 
 class FilterPhase(_TaggingPhase):
@@ -327,23 +319,23 @@ class FilterPhase(_TaggingPhase):
     def __init__(self, keep: Sequence[str] | None, config: Config | None = None) -> None:
         super().__init__("Filter", POINTCLOUD_SCHEMA, keep, config)
 
-    def _tagger(self, workspace_path: Path) -> "Tagger":
-        tagger = super()._tagger(workspace_path)
-        if (mode := tagger.contract.hits.mode) != "multi":
+    def _adapt(self, plan: Plan) -> Plan:
+        contract = plan.contract
+        if (mode := contract.hits.mode) != "multi":
             spyral_warn(
                 _LOG,
-                f"{self}: model {tagger.contract.name} was trained on hits made in mode {mode};"
+                f"{self}: model {contract.name} was trained on hits made in mode {mode};"
                 " those of Spyral's clouds are not made so",
             )
-        if tagger.contract.traces is not None:
+        if contract.traces is not None:
             raise UsageError(
-                f"model {tagger.contract.name} reads raw traces, these are point clouds; take the"
+                f"model {contract.name} reads raw traces, these are point clouds; take the"
                 " bundle that it was made of"
             )
         # hits come with the batches: see _look_at
-        return replace(tagger, config=replace(tagger.config, keep_hits=True))
+        return replace(plan, config=replace(plan.config, keep_hits=True))
 
-    def _look_at(self, batch: "Batch") -> list[str]:
+    def _look_at(self, batch: Batch) -> list[str]:
         hits = batch.hits
         assert hits is not None  # made of points, always
         owner = np.repeat(np.arange(hits.n_events), hits.counts)
@@ -356,10 +348,8 @@ class FilterPhase(_TaggingPhase):
         ]
 
     def _write_without_events(self, path: Path) -> None:
-        with Staging() as staging:
-            with h5py.File(staging.path(path), "w") as file:
-                file.create_group("cloud").attrs.update({"min_event": 0, "max_event": 0})
-            staging.commit()
+        with write_whole(path) as partial, h5py.File(partial, "w") as file:
+            file.create_group("cloud").attrs.update({"min_event": 0, "max_event": 0})
 
 
 class _Progress:

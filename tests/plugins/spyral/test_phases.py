@@ -242,12 +242,12 @@ def test_phases_travel_to_other_processes_without_a_session(
 
 
 def test_one_session_a_process_and_one_thread(tmp_path: Path, counter_model: Path) -> None:
-    before = len(phases._taggers)
+    before = len(phases._loaded)
     phase = FilterPhase(["proton"], Config(model=str(counter_model)))
     for run in (46, 47):
         path = miniatures.write_run("spyral_cloud", tmp_path / f"run_{run:04d}.h5")
         run_phase(phase, {"pointcloud": path}, tmp_path / "workspace", run)
-    assert len(phases._taggers) == before + 1
+    assert len(phases._loaded) == before + 1
     assert phase.config.threads == 1
 
 
