@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         write_whole,
     )
     from attpc_filter.output.tag_table import read_tags
-    from attpc_filter.rebuild.detector import Detector, ZCalibration, load_detector
+    from attpc_filter.rebuild.detector import Detector, ZCalibration
+    from attpc_filter.rebuild.detector_file import load_detector
     from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
     from attpc_filter.records import Hits, Record
     from attpc_filter.score.bundle import Bundle, load_bundle, shipped_bundles
@@ -60,7 +61,8 @@ _HOMES = {
         "write_whole",
     ),
     "output.tag_table": ("read_tags",),
-    "rebuild.detector": ("Detector", "ZCalibration", "load_detector"),
+    "rebuild.detector": ("Detector", "ZCalibration"),
+    "rebuild.detector_file": ("load_detector",),
     "rebuild.hits": ("HitSettings", "rebuild_hits"),
     "records": ("Hits", "Record"),
     "score.bundle": ("Bundle", "load_bundle", "shipped_bundles"),

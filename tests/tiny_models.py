@@ -92,8 +92,8 @@ def write_model(
     nan_above : float, optional
         Scores are NaN for events with more lit pixels.
     outputs : tuple of str
-        Outputs of the graph; ``novelty`` and ``energy`` are the count, ``interval`` one less and
-        one more.
+        Outputs of the graph; ``novelty`` and ``energy`` are the count, ``interval`` is one less
+        and one more.
     reads : tuple of str
         Its inputs, ``projection`` and ``points`` (256 of them): lit pixels and hits are added up.
     """
