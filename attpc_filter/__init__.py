@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         OutputError,
         UsageError,
     )
-    from attpc_filter.execute.base import Executor, make_executor, tag_events
+    from attpc_filter.execute.base import Executor, tag_events
+    from attpc_filter.execute.choose import make_executor
     from attpc_filter.formats.registry import open_run
     from attpc_filter.formats.run import Run, Stream, StreamMode, UnreadableEvent
     from attpc_filter.host import (
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "config": ("Config", "make_config"),
     "errors": ("AttpcFilterError", "EmptyRunError", "InputError", "OutputError", "UsageError"),
-    "execute.base": ("Executor", "make_executor", "tag_events"),
+    "execute.base": ("Executor", "tag_events"),
+    "execute.choose": ("make_executor",),
     "formats.registry": ("open_run",),
     "formats.run": ("Run", "Stream", "StreamMode", "UnreadableEvent"),
     "host": (

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from attpc_filter import __version__
 from attpc_filter.config import Config
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.execute.base import Executor, make_executor, tag_events
+from attpc_filter.execute.base import Executor, tag_events
+from attpc_filter.execute.choose import make_executor
 from attpc_filter.execute.memory import cpu_seconds as cpu_seconds_so_far
 from attpc_filter.execute.memory import leave_out_numba_extensions, peak_memory_bytes
 from attpc_filter.formats.hdf5.ceilings import bare_reads

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
-from attpc_filter.execute.base import Executor, InProcess, make_executor, tag_events
+from attpc_filter.execute.base import Executor, InProcess, tag_events
+from attpc_filter.execute.choose import make_executor
 from attpc_filter.formats.run import Run, StreamMode
 from attpc_filter.output.staging import Staging
 from attpc_filter.output.tag_table import TagWriter

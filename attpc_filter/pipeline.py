@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from attpc_filter.config import Config
 from attpc_filter.errors import AttpcFilterError, UsageError, debugging
-from attpc_filter.execute.base import Executor, make_executor, tag_events
+from attpc_filter.execute.base import Executor, tag_events
+from attpc_filter.execute.choose import make_executor
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted

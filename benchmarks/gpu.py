@@ -35,7 +35,8 @@ import onnxruntime
 
 from attpc_filter.bench import processor
 from attpc_filter.config import Config
-from attpc_filter.execute.base import InProcess, make_executor, tag_events
+from attpc_filter.execute.base import InProcess, tag_events
+from attpc_filter.execute.choose import make_executor
 from attpc_filter.formats.registry import open_run
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.scorer import Scorer

@@ -8,20 +8,15 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from importlib.metadata import entry_points
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from attpc_filter.config import Config
-from attpc_filter.errors import UsageError
 from attpc_filter.formats.run import Events, Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted
 from attpc_filter.tagging.batch import Batch
 from attpc_filter.tagging.plan import Plan
 from attpc_filter.tagging.stages import BATCH_EVENTS, Stages
-
-#: Entry points of other distributions' executors.
-GROUP = "attpc_filter.executors"
 
 
 class Executor(ABC):
@@ -123,33 +118,6 @@ class InProcess(Executor):
     def describe(self) -> str:
         """Say what it is."""
         return "this process"
-
-
-def make_executor(config: Config) -> Executor:
-    """The executor that the options name; ``auto``: processes for more than one thread.
-
-    Raises
-    ------
-    UsageError
-        If there is none of that name.
-    """
-    from attpc_filter.execute.processes import WorkerPool
-
-    own: dict[str, type[Executor]] = {kind.name: kind for kind in (InProcess, WorkerPool)}
-    name = config.executor
-    if name == "auto":
-        name = (WorkerPool if config.n_threads > 1 else InProcess).name
-    if name in own:
-        return own[name](config)
-    found = entry_points(group=GROUP)
-    for point in found.select(name=name):
-        try:
-            kind: Any = point.load()
-        except Exception as error:
-            raise UsageError(f"executor {name}: {point.value} cannot be loaded: {error}") from error
-        executor: Executor = kind(config)
-        return executor
-    raise UsageError(f"executor: {name!r} is none of {', '.join(['auto', *own, *found.names])}")
 
 
 @contextlib.contextmanager
