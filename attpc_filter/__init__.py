@@ -8,7 +8,7 @@ loaded when it is first used, so that the import takes no time.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from attpc_filter.config import Config, make_config
