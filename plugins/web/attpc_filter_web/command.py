@@ -239,7 +239,12 @@ def _serve(session: Session, options: argparse.Namespace) -> None:
     print(f"over ssh   ssh -L {port}:localhost:{port} {socket.gethostname()}   on your own machine")
     print("Ctrl-C ends; every answer is on the disk already", flush=True)
     config = uvicorn.Config(
-        make_app(session, token), log_level="warning", access_log=False, lifespan="off", ws="none"
+        make_app(session, token),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,  # a page that is still open does not hold Ctrl-C up
     )
     try:
         uvicorn.Server(config).run(sockets=[listener])

@@ -103,20 +103,24 @@ def estimate(
     found = []
     for index, name in enumerate(classes):
         yes = of_class[index]
-        draws = rng.beta(yes + _PRIOR, n_labelled - yes + _PRIOR, (_N_DRAWS, len(tags)))
-        share = yes / np.where(n_labelled > 0, n_labelled, np.nan)
+        share = rng.beta(yes + _PRIOR, n_labelled - yes + _PRIOR, (_N_DRAWS, len(tags)))
+        # events of the class in each tag: those that were seen, and some of the rest
+        number = yes + rng.binomial((counts - n_labelled).astype(np.int64), share)
+        best = yes * counts / np.where(n_labelled > 0, n_labelled, np.nan)
         at = tags.index(name) if name in tags else -1
         purity = efficiency = (np.nan, np.nan, np.nan)
         if at >= 0 and n_labelled[at]:
-            purity = (float(share[at]), *_interval(draws[:, at]))
+            purity = _with_interval(best[at] / counts[at], number[:, at] / counts[at])
         if at >= 0 and (n_labelled > 0).all() and yes.any():
-            weighted = draws * counts
-            estimate_ = share[at] * counts[at] / (share * counts).sum()
-            efficiency = (float(estimate_), *_interval(weighted[:, at] / weighted.sum(axis=1)))
+            total = number.sum(axis=1)
+            efficiency = _with_interval(
+                best[at] / best.sum(), number[total > 0, at] / total[total > 0]
+            )
         found.append(Worth(name, purity, efficiency))
     return found
 
 
-def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
+def _with_interval(value: float, draws: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The value and the 95% interval, which has the value in it."""
     low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    return float(value), float(min(low, value)), float(max(high, value))

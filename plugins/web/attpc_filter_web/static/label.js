@@ -23,9 +23,9 @@ const page = {
 };
 
 async function start() {
-  page.setup = await get("/api/setup");
   const address = new URLSearchParams(location.search);
   if (address.get("labeller")) setLabeller(address.get("labeller"));
+  page.setup = await get("/api/setup");
   showHeader(page.setup,
     make("button", { id: "who", onclick: askName, title: "labeller" }),
     make("button", { onclick: help, title: "keys (?)" }, "?"));
@@ -69,7 +69,7 @@ function addPolicies(wanted) {
   const { policies } = page.setup;
   const select = byId("policy");
   select.replaceChildren(...policies.map(({ name, help: text }) =>
-    make("option", { value: name, title: text }, `${name}: ${text}`)));
+    make("option", { value: name, title: text }, name)));
   const held = wanted ?? localStorage.getItem("policy");
   if (policies.some(({ name }) => name === held)) select.value = held;
   byId("filter").value = localStorage.getItem("filter") ?? "";
@@ -118,7 +118,8 @@ async function take(next) {
 }
 
 function showProgress(next) {
-  const texts = [`${next.n_answers} answers by you`];
+  const way = page.setup.policies.find(({ name }) => name === asked().policy);
+  const texts = [way.help, `${next.n_answers} answers by you`];
   if (asked().policy === "suggest") {
     texts.push(next.suggestions ? `suggestions made ${next.suggestions}×` : "suggestions are being made");
     if (next.suggestions_error) texts.push(`they could not be made anew: ${next.suggestions_error}`);
