@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -300,6 +300,7 @@ def read_labels(
     for path in paths:
         try:
             with path.open(newline="", encoding="utf-8") as file:
+                n_comments = _skip_comments(file)
                 reader = csv.DictReader(file)
                 found = reader.fieldnames or []
                 if missing := [name for name in _REQUIRED_COLUMNS if name not in found]:
@@ -310,7 +311,7 @@ def read_labels(
                 if groups != group_column:
                     note(f"{path}: no column {group_column}; every event stands for itself")
                 for row in reader:
-                    where = f"{path}: line {reader.line_num}"
+                    where = f"{path}: line {reader.line_num + n_comments}"
                     row["label"] = label_map.get(row["label"], row["label"])
                     if skip_unknown and row["label"] not in ("", *classes):
                         skipped[row["label"]] += 1
@@ -331,6 +332,15 @@ def read_labels(
             " (--map LABEL=CLASS says what they are)"
         )
     return table
+
+
+def _skip_comments(file: TextIO) -> int:
+    """Go to the first line that does not begin with #; gives the number of lines before it."""
+    number, place = 0, file.tell()
+    while file.readline().startswith("#"):
+        number, place = number + 1, file.tell()
+    file.seek(place)
+    return number
 
 
 def _read_label(

@@ -65,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labels that can be given (default: the model's classes)",
     )
     add("--model", metavar="NAME|FILE", help="whose hits (default: the folder's, or default)")
+    add(
+        "--detector",
+        metavar="NAME|FILE",
+        help="of run files (default: AT-TPC); a folder has its own",
+    )
     add("--list", type=Path, metavar="CSV", help="events to show: a table with run and event")
     add("--compare", type=Path, metavar="DIR", help="another output folder with the same events")
     add("--clusters", type=Path, metavar="DIR", help="folder of attpc-export clusters, to name")
@@ -142,7 +147,7 @@ def make_session(options: argparse.Namespace) -> Session:
     """
     catalogue = load_catalogue(options.paths)
     manifest = catalogue.manifest
-    config = _config(manifest)
+    config = _config(manifest, options.detector)
     bundle = load_bundle(options.model or manifest.get("model", {}).get("path", "default"))
     contract = bundle.contract
     if not options.model and manifest and bundle.sha256 != manifest["model"]["sha256"]:
@@ -183,11 +188,15 @@ def make_session(options: argparse.Namespace) -> Session:
     )
 
 
-def _config(manifest: dict[str, Any]) -> Config:
+def _config(manifest: dict[str, Any], detector: str | None) -> Config:
     """The options that the folder was made with, of those that decide what hits there are."""
+    if not manifest:
+        return Config(detector=detector or "")
+    if detector:
+        raise UsageError("--detector: the folder has its own; give run files to take another one")
     given: dict[str, Any] = {
         name: value
-        for name, value in manifest.get("config", {}).items()
+        for name, value in manifest["config"].items()
         if name.startswith(("detector", "root_"))
     }
     return Config(**given)
@@ -206,7 +215,8 @@ def _geometry(detector: Detector) -> dict[str, Any]:
         "radius_mm": float(np.ceil(radius.max())),
         "beam_radius_mm": float(on_beam.max()) if len(on_beam) else 0.0,
         "length_mm": detector.calibration.detector_length,
-        "field": 0,
+        "field_t": detector.field_t,
+        "is_mirrored": detector.frame.is_mirrored,
     }
 
 

@@ -324,9 +324,17 @@ export class EventView {
     }
   }
 
+  // Where a hit is drawn [mm]: in x-y on its pad, else where it is in the frame that models know.
+  place(name, hit) {
+    const { x, y, z, pad } = this.event;
+    if (name !== "xy" || pad[hit] < 0) return [x[hit], y[hit], z[hit]];
+    const at = 8 * pad[hit];
+    const c = this.pads;
+    return [(c[at] + c[at + 2] + c[at + 4] + c[at + 6]) / 4, (c[at + 1] + c[at + 3] + c[at + 5] + c[at + 7]) / 4, 0];
+  }
+
   ring(pen, name, panel, hit, colour) {
-    const { x, y, z } = this.event;
-    const [u, v] = this.project(name, panel, x[hit], y[hit], z[hit]);
+    const [u, v] = this.project(name, panel, ...this.place(name, hit));
     pen.strokeStyle = colour;
     pen.lineWidth = 2;
     pen.beginPath();
@@ -335,7 +343,7 @@ export class EventView {
   }
 
   drawAxes(pen, name, panel, soft, line, accent) {
-    const { radius_mm: radius, beam_radius_mm: beam, length_mm: length, field } = this.geometry;
+    const { radius_mm: radius, beam_radius_mm: beam, length_mm: length, field_t: field } = this.geometry;
     const at = (x, y, z) => this.project(name, panel, x, y, z);
     const [a, b, c, d] = this.frame(name, panel);
     pen.strokeStyle = soft;
@@ -390,15 +398,16 @@ export class EventView {
     pen.setLineDash([]);
   }
 
-  // The sense of the field along z: a dot towards the reader, a cross away.
+  // The sense of the field. In the frame that models know it points away from the reader, so that
+  // positive ions turn counter-clockwise; hits of a reversed field were mirrored into that frame.
   drawField(pen, panel, field) {
-    const [u, v] = [panel.x + panel.w - 22, panel.y + panel.h - 40];
+    const [u, v] = [panel.x + 20, panel.y + panel.h - 44];
     this.circle(pen, u, v, 8, []);
-    pen.fillText("B", u - 22, v + 4);
     pen.beginPath();
-    if (field > 0) { pen.arc(u, v, 2.2, 0, 2 * Math.PI); pen.fill(); return; }
     for (const s of [-1, 1]) { pen.moveTo(u - 5, v - 5 * s); pen.lineTo(u + 5, v + 5 * s); }
     pen.stroke();
+    const text = `B ${Math.abs(field)} T`;
+    pen.fillText(this.geometry.is_mirrored ? `${text}, reversed: y is mirrored` : text, u + 14, v + 4);
   }
 
   drawCylinder(pen, panel, line, soft) {
@@ -461,11 +470,11 @@ export class EventView {
     const panels = this.panels();
     const name = Object.keys(panels).find((key) => inside(panels[key], px, py));
     if (!name) return -1;
-    const { x, y, z, signal } = this.event;
+    const { n_hits: n, signal } = this.event;
     let [best, distance] = [-1, NEAR_PIXELS ** 2];
-    for (let hit = 0; hit < x.length; hit += 1) {
+    for (let hit = 0; hit < n; hit += 1) {
       if (this.noise === "hide" && !signal[hit]) continue;
-      const [u, v] = this.project(name, panels[name], x[hit], y[hit], z[hit]);
+      const [u, v] = this.project(name, panels[name], ...this.place(name, hit));
       const d = (u - px) ** 2 + (v - py) ** 2;
       if (d <= distance) [best, distance] = [hit, d];
     }
