@@ -295,3 +295,23 @@ def test_modules_that_lie_in_the_working_folder_are_not_taken(
     monkeypatch.chdir(tmp_path)
     with _tagging(path, plan) as batches:
         assert _exhaust(batches) == N_EVENTS
+
+
+@pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGSTOP])
+def test_a_worker_that_crashes_or_hangs_costs_no_event(
+    sent: signal.Signals, tmp_path: Path, counter_model: Path
+) -> None:
+    """Its batch is done again in a fresh worker; no event does it again, so none is set aside."""
+    long = miniatures.write_long_run(tmp_path / "run_0001.h5", 2_000)
+    plan = make_plan(Config(model=str(counter_model), threads=2, step_timeout=2.0))
+    with open_run(long) as run:
+        numbers = [number for number, _ in run.events]
+    with _tagging(long, plan) as batches:
+        first = next(batches)
+        os.kill(_children()[0], sent)
+        rest = list(batches)
+    found = [first, *rest]
+    assert [n for batch in found for n in batch.events.tolist()] == numbers
+    assert not [reason for batch in found for reason in batch.reasons if "worker" in reason]
+    assert not [tag for batch in found for tag in batch.tags if tag == "unreadable"]
+    assert not _children()
