@@ -14,7 +14,7 @@ BIN := .venv/bin
 .PHONY: sample test campaigns mutants mutants-changed test-root slowdown checks kernels reference docs release-check
 
 sample: .venv/runtime
-	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample --overwrite
+	$(BIN)/attpc-filter run sample/run_0101.h5 --out out/sample
 
 test: .venv/test
 	$(MAKE) --jobs=2 --output-sync checks kernels

@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,9 +30,11 @@ from attpc_filter.execute.memory import leave_out_numba_extensions, peak_memory_
 from attpc_filter.formats.hdf5.ceilings import bare_reads
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run, allocate_new
+from attpc_filter.output.folder import OutputFolder
+from attpc_filter.output.inputs import fingerprint
 from attpc_filter.output.manifest import RunOutcome
 from attpc_filter.output.staging import Staging
-from attpc_filter.pipeline import filter_run, start_job
+from attpc_filter.pipeline import Job, filter_run, load_plan
 from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS, Hits, Record
 from attpc_filter.tagging.plan import Plan, make_plan
 from attpc_filter.tagging.stages import BATCH_EVENTS, BUFFER_TRACES, Stages
@@ -232,6 +234,9 @@ def write_csv(steps: Sequence[Step], path: Path, run: Path, config: Config) -> N
 class _Silence:
     """Says nothing; an :class:`attpc_filter.observe.Observer` that measurements need."""
 
+    def note(self, text: str) -> None:
+        """A line that a person should read."""
+
     def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
         """A run was opened."""
 
@@ -344,13 +349,18 @@ def _do_job(
     leave_out_numba_extensions()
     seconds, cpu_seconds = [], []
     with make_executor(config) as executor:
-        job = start_job(Path(), config, executor)
+        plan = load_plan(config, executor)
         for _ in range(1 + repeats):
             with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
                 began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
-                with open_run(path, config.root_options) as run:
+                outcome = RunOutcome(str(path), fingerprint=fingerprint(path))
+                with (
+                    OutputFolder(Path(folder), create=True) as out,
+                    open_run(path, config.root_options) as run,
+                ):
                     run.events = run.events[:n_events]
-                    filter_run(run, path, replace(job, out=Path(folder)), _Silence(), began)
+                    job = Job(plan, out, executor)
+                    filter_run(run, path, job, _Silence(), outcome, began)
                 seconds.append(time.perf_counter() - began)
                 cpu_seconds.append(cpu_seconds_so_far() - cpu_began)
         return seconds[1:], cpu_seconds[1:], peak_memory_bytes()

@@ -61,7 +61,9 @@ class Config:
         "write the model's latent of every event, for a new head (attpc-filter retag --head)",
     )
     picture: bool = _option("Output", True, "draw summary.png")
-    overwrite: bool = _option("Output", False, "replace an earlier output in the output folder")
+    restart: bool = _option(
+        "Output", False, "filter again what the output folder holds already of the runs named"
+    )
     strict: bool = _option("Output", False, "exit with 1 if an event of any run was unreadable")
 
     device: str = _option(

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+#: Ctrl-C; what Slurm sends before the end, by itself or if asked to; a terminal that is gone.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 #: Whether an interrupt came within :func:`interrupts_noted`, and how deep that is nested. No lock
 #: is taken for it: a signal may come while the one before it is being noted.
 _noted = False
@@ -14,7 +16,7 @@ _depth = 0
 
 @contextlib.contextmanager
 def interrupts_noted() -> Iterator[None]:
-    """Only take note of Ctrl-C and SIGTERM; they act in :func:`check_interrupted`, or at the end.
+    """Only take note of :data:`INTERRUPTS`; they act in :func:`check_interrupted`, or at the end.
 
     An exception out of a signal's handler can come between any two steps of Python, is lost where
     it comes while an object is taken down (which h5py does all the time), and would then leave the
@@ -28,7 +30,7 @@ def interrupts_noted() -> Iterator[None]:
     handlers: dict[signal.Signals, Any] = {}
     if _depth == 0:
         _noted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in INTERRUPTS:
             if callable(handler := signal.getsignal(number)):
                 handlers[number] = handler
                 signal.signal(number, _note)

@@ -8,6 +8,9 @@ from attpc_filter.output.manifest import RunOutcome
 class Observer(Protocol):
     """Is told how a job goes; progress, pictures and logs are observers."""
 
+    def note(self, text: str) -> None:
+        """A line that a person should read."""
+
     def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
         """A run was opened."""
 

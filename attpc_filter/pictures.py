@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from attpc_filter.bench import Step
 from attpc_filter.compare import Compared
 from attpc_filter.errors import OutputError
-from attpc_filter.output.manifest import RunOutcome
+from attpc_filter.output.folder import OutputFolder
+from attpc_filter.output.manifest import SUMMARY_NAME, RunOutcome, read_manifest
 from attpc_filter.output.staging import Staging
 from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.pipeline import Job
@@ -25,15 +26,16 @@ from attpc_filter.rebuild.padplane import PadPlane
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
 from attpc_filter.tagging.batch import Example
 
+matplotlib.rcdefaults()  # a user's matplotlibrc may want LaTeX, say, which is not everywhere
+
 _COLOURS = ("tab:red", "tab:blue", "tab:gray", "tab:green", "tab:purple", "tab:brown")
 _MOST_TRACES = 40
 #: Scores beyond these change a histogram no more.
 _SCORES_SHOWN = 20_000
-SUMMARY_NAME = "summary.png"
 
 
-def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
-    """Draw a job: events by tag, the scores, and the first events of each tag.
+def draw_summary(job: Job, outcomes: Sequence[RunOutcome]) -> Path:
+    """Draw a job into its folder: events by tag, the scores, and the first events of each tag.
 
     Parameters
     ----------
@@ -41,8 +43,11 @@ def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
         With the examples and scores that its runs left.
     outcomes : sequence of RunOutcome
         What became of the runs.
-    path : Path
-        PNG to write.
+
+    Returns
+    -------
+    Path
+        The picture.
     """
     done = [outcome for outcome in outcomes if not outcome.error]
     counts = {tag: sum(o.counts[tag] for o in done) for tag in (done[0].counts if done else {})}
@@ -69,7 +74,7 @@ def draw_summary(job: Job, outcomes: Sequence[RunOutcome], path: Path) -> None:
             if column == 0:
                 axes.set_ylabel(tag, color=colours[tag], fontsize=12)
             axes.tick_params(labelsize=7)
-    _save(figure, path)
+    return _save_summary(figure, job.folder.path)
 
 
 def draw_retagged(out: Path, counts: dict[str, int], thresholds: dict[str, float]) -> Path:
@@ -93,15 +98,14 @@ def draw_retagged(out: Path, counts: dict[str, int], thresholds: dict[str, float
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
     figure.suptitle(f"{sum(counts.values())} events, re-tagged")
     sample: list[NDArray[np.float32]] = []
-    for path in sorted((out / "tags").glob("*.parquet")):
-        if sum(map(len, sample)) < _SCORES_SHOWN:
-            sample.append(scores_of(read_tags(path)[0], list(thresholds)))
+    for entry in read_manifest(out).runs:
+        if entry.tag_table and sum(map(len, sample)) < _SCORES_SHOWN:
+            table, _ = read_tags(out / entry.tag_table)
+            sample.append(scores_of(table, list(thresholds)))
     scores = np.concatenate(sample)
     _draw_counts(left, counts, colours)
     _draw_scores(right, scores[np.isfinite(scores).all(axis=1)], thresholds, colours)
-    path = out / SUMMARY_NAME
-    _save(figure, path)
-    return path
+    return _save_summary(figure, out)
 
 
 def draw_compared(compared: Compared, path: Path) -> None:
@@ -259,6 +263,22 @@ def _draw_traces(axes: Axes, traces: NDArray[np.int16]) -> None:
         ylabel="ADC",
         title=f"{len(largest)} of {len(samples)} traces, the largest",
     )
+
+
+def _save_summary(figure: Figure, out: Path) -> Path:
+    """Save the picture of an output folder, and enter it in the books."""
+    path = out / SUMMARY_NAME
+    try:
+        with OutputFolder(out) as folder, folder.staging() as staging:
+            figure.savefig(staging.path(path), format="png", dpi=110)
+            books = folder.books_to_change()
+            books.pictures = [SUMMARY_NAME]
+            staging.commit(books)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        plt.close(figure)
+    return path
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -50,6 +50,10 @@ class Display:
         self._last_line = 0.0
         self._n_unreadable = 0
 
+    def note(self, text: str) -> None:
+        """A line that a person should read."""
+        self._log(text)
+
     def run_started(self, name: str, n_events: int, n_bytes: int) -> None:
         """A run was opened."""
         _log.info("%s: %d events, %.1f MB", name, n_events, n_bytes / 1e6)

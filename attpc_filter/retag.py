@@ -23,10 +23,12 @@ from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.registry import find_format
 from attpc_filter.formats.run import Move
 from attpc_filter.interrupts import check_interrupted
+from attpc_filter.output.folder import FolderStaging, OutputFolder
 from attpc_filter.output.head_file import HeadFile, read_head
+from attpc_filter.output.journal import inside
 from attpc_filter.output.latents import read_latents
-from attpc_filter.output.manifest import MANIFEST_NAME, RunOutcome, balance, read_manifest
-from attpc_filter.output.staging import Staging
+from attpc_filter.output.manifest import RunOutcome, balance, sum_counts
+from attpc_filter.output.resume import key_of
 from attpc_filter.output.tag_table import read_tags, rewrite_tags, scores_of
 from attpc_filter.tag import PASSTHROUGH, UNREADABLE, assign_tags
 
@@ -126,40 +128,43 @@ def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
     OutputError
         If something cannot be written, or the books do not balance.
     """
-    manifest = read_manifest(out)
-    entries = [entry for entry in manifest["runs"] if not entry["error"]]
+    head = None if wishes.head is None else read_head(wishes.head)
+    with OutputFolder(out) as folder:
+        return _retag_folder(folder, wishes, head, command)
+
+
+def _retag_folder(
+    folder: OutputFolder, wishes: Wishes, head: HeadFile | None, command: str
+) -> Retagged:
+    out, books = folder.path, folder.books_to_change()
+    entries = [entry for entry in books.runs if not entry.error]
     if not entries:
         raise UsageError(f"{out}: no run in it was filtered, so there is nothing to tag")
-    history = manifest.setdefault("history", [])
-    original = (history[0]["thresholds_before"] if history else manifest["thresholds"]) or {}
-    head = None if wishes.head is None else read_head(wishes.head)
+    original = _original_thresholds(out, entries, wishes)
     thresholds = _thresholds(out, entries, original, wishes, head)
-    counts_before = dict(manifest["counts"])
-    counts: Counter[str] = Counter()
+    counts_before = dict(sum_counts(entries))
     changed = 0
-    with Staging() as staging:
+    with folder.staging() as staging:
         for entry in entries:
             run = _read_run(out, entry, head)
-            changed += _retag_run(out, entry, run, thresholds, wishes, head, manifest, staging)
-            counts.update(entry["counts"])
+            changed += _retag_run(out, entry, run, thresholds, wishes, head, staging)
+        counts = dict(sum_counts(entries))
         done = Retagged(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
             thresholds=thresholds,
-            thresholds_before=manifest["thresholds"],
+            thresholds_before=books.thresholds,
             purity=wishes.purity,
             classes=None if wishes.classes is None else list(wishes.classes),
             head_sha256="" if head is None else head.sha256,
-            counts=dict(counts),
+            counts=counts,
             counts_before=counts_before,
             changed=changed,
         )
-        history.append(asdict(done))
-        manifest |= {"thresholds": thresholds, "counts": done.counts}
-        staged = staging.path(out / MANIFEST_NAME)
-        staged.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        books.history.append(asdict(done))
+        books.thresholds = thresholds
         check_interrupted()
-        staging.commit()
+        staging.commit(books)
     return done
 
 
@@ -218,9 +223,30 @@ def head_scores(
     return scores
 
 
+def _original_thresholds(
+    out: Path, entries: Sequence[RunOutcome], wishes: Wishes
+) -> dict[str, float]:
+    """The thresholds that ``attpc-filter run`` applied; the same for all runs, or not needed."""
+    first = entries[0]
+    asked = wishes.thresholds.keys() | wishes.purity.keys()
+    for entry in entries[1:]:
+        if entry.thresholds.keys() != first.thresholds.keys():
+            raise UsageError(
+                f"{out}: {first.input} and {entry.input} were tagged with other classes; re-tag"
+                " needs runs of one model: filter them anew, or into two folders"
+            )
+        differ = {n for n in first.thresholds if entry.thresholds[n] != first.thresholds[n]}
+        if differ - asked:
+            raise UsageError(
+                f"{out}: {first.input} and {entry.input} were filtered with other thresholds; give"
+                f" a threshold for {', '.join(sorted(differ))}"
+            )
+    return first.thresholds
+
+
 def _thresholds(
     out: Path,
-    entries: Sequence[dict[str, Any]],
+    entries: Sequence[RunOutcome],
     original: dict[str, float],
     wishes: Wishes,
     head: HeadFile | None,
@@ -252,17 +278,17 @@ def _thresholds(
     return original | wishes.thresholds | found
 
 
-def _read_run(out: Path, entry: dict[str, Any], head: HeadFile | None) -> _TagTable:
-    path = out / str(entry["tag_table"])
+def _read_run(out: Path, entry: RunOutcome, head: HeadFile | None) -> _TagTable:
+    path = inside(out, entry.tag_table)
     table, metadata = read_tags(path)
     classes = json.loads(metadata["classes"])
     if head is None:
         scores = scores_of(table, classes)
-    elif not entry.get("latents"):
+    elif not entry.latents:
         raise UsageError(f"{out}: a new head needs latents; filter with --keep-latents")
     else:
         _require_same_model(out, head, metadata["model_sha256"], classes)
-        scores = _new_scores(out / str(entry["latents"]), table, classes, head)
+        scores = _new_scores(inside(out, entry.latents), table, classes, head)
     has_novelty = "novelty" in table.column_names
     return _TagTable(
         *(path, table, classes, json.loads(metadata["min_hits"])),
@@ -302,13 +328,12 @@ def _require_same_model(out: Path, head: HeadFile, model_sha256: str, classes: l
 
 def _retag_run(
     out: Path,
-    entry: dict[str, Any],
+    outcome: RunOutcome,
     run: _TagTable,
     thresholds: dict[str, float],
     wishes: Wishes,
     head: HeadFile | None,
-    manifest: dict[str, Any],
-    staging: Staging,
+    staging: FolderStaging,
 ) -> int:
     """Stage a run's new tables and streams and correct its entry; gives the events that changed."""
     table, classes = run.table, run.classes
@@ -336,9 +361,8 @@ def _retag_run(
             columns[f"score_{name}"] = pa.array(scores, pa.float32(), mask=not_scored)
     rewrite_tags(staging.path(run.path), table, columns, metadata)
 
-    outcome = RunOutcome(**entry)
     counts = _count(new_tags)
-    outcome.counts = {name: counts.get(name, 0) for name in entry["counts"]}
+    outcome.counts = {name: counts.get(name, 0) for name in outcome.counts}
     reason_counts: Counter[str] = Counter()
     for reason, number in _count(new_reasons).items():
         if reason:
@@ -351,16 +375,32 @@ def _retag_run(
             Move(event, source, tags[index])
             for event, source, index in zip(events, was, moved.tolist(), strict=True)
         ]
-        _rewrite_streams(out, outcome, moves, manifest["config"]["streams"], staging)
+        _rewrite_streams(out, outcome, moves, staging)
     balance(outcome, classes, table.num_rows)
-    entry |= asdict(outcome)
+    _note_what_it_is_made_of(outcome, thresholds, wishes, head)
     return len(moved)
 
 
-def _rewrite_streams(
-    out: Path, outcome: RunOutcome, moves: list[Move], mode: Any, staging: Staging
+def _note_what_it_is_made_of(
+    outcome: RunOutcome, thresholds: dict[str, float], wishes: Wishes, head: HeadFile | None
 ) -> None:
-    paths = {label: out / str(stream["path"]) for label, stream in outcome.streams.items()}
+    """Have ``attpc-filter run`` see that the tags are no longer those that it made."""
+    if not outcome.made_of:  # by a version that did not say
+        return
+    parts = outcome.made_of | {"thresholds": json.dumps(thresholds, sort_keys=True)}
+    parts.pop("classes", None)
+    if wishes.classes is not None:
+        parts["classes"] = json.dumps(wishes.classes)
+    if head is not None:
+        parts["head"] = head.sha256
+    outcome.made_of, outcome.key = parts, key_of(parts)
+
+
+def _rewrite_streams(
+    out: Path, outcome: RunOutcome, moves: list[Move], staging: FolderStaging
+) -> None:
+    paths = {label: inside(out, str(s["path"])) for label, s in outcome.streams.items()}
+    mode: Any = outcome.mode
     row = find_format(outcome.format)
     if row.move_events is None:
         raise InputError(f"{out}: streams of {row.name} cannot be changed; filter its run again")

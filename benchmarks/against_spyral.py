@@ -153,7 +153,7 @@ def run_filter(
     processes = []
     for run, out in zip(runs, outs, strict=True):
         command = [sys.executable, "-m", "attpc_filter.cli", "run", run, "--out", out]
-        command += ["--overwrite", "--no-picture", "--threads", threads, *options]
+        command += ["--restart", "--no-picture", "--threads", threads, *options]
         silent = subprocess.DEVNULL
         processes.append(subprocess.Popen([*map(str, command)], stdout=silent, stderr=silent))
     if any([process.wait() for process in processes]):

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from long_run import make_long_run
 from numpy.typing import NDArray
 
-from attpc_filter.output.manifest import RunOutcome, write_manifest
+from attpc_filter.output.manifest import Manifest, RunOutcome
 from attpc_filter.output.tag_table import TagWriter
 from attpc_filter.tag import assign_tags
 
@@ -85,10 +85,9 @@ def write_output(out: Path, n_events: int, streams: bool) -> NDArray[np.float32]
                     target = b"/events/" + name
                     group.id.links.create_external(name, b"../raw/run_0001.h5", target)
             outcome.streams[label] = {"path": f"{label}/run_0001.h5", "events": len(held)}
-    config = {"streams": "link" if streams else "none"}
-    write_manifest(
-        out / "manifest.json", {"config": config, "thresholds": thresholds}, [outcome], 0
-    )
+    outcome.mode, outcome.thresholds = "link" if streams else "none", thresholds
+    books = Manifest(thresholds=thresholds, runs=[outcome], exit_status=0)
+    (out / "manifest.json").write_text(books.to_json(), encoding="utf-8")
     return scores
 
 
@@ -123,7 +122,7 @@ def measure_store(raw: Path, place: Path) -> dict[str, float]:
     seconds_of("run", raw, "--out", short, "--keep-hits", "--streams", "none", "--no-picture")
     share = (short / "hits" / raw.name).stat().st_size / raw.stat().st_size
     make_long_run(raw, long, STORE_EVENTS)
-    options = ("--streams", "none", "--no-picture", "--overwrite")
+    options = ("--streams", "none", "--no-picture", "--restart")
     rates: dict[str, list[float]] = {"raw": [], "store": []}
     for _ in range(REPEATS):  # in turn, so that both see the same machine
         seconds_of("run", long, "--out", place / "a", "--keep-hits", *options)

@@ -19,7 +19,7 @@ OTHER: dict[str, Any] = {
     "streams": "copy",
     "thresholds": {"proton": 0.75},
     "strict": True,
-    "overwrite": True,
+    "restart": True,
     "picture": False,
     "threads": 3,
     "detector": "detector.yaml",

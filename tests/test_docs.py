@@ -58,7 +58,7 @@ def test_commands_of_the_page_run(page: str, tmp_path: Path) -> None:
         target = words.pop() if ">" in words else None
         program, *words = [word for word in words if word != ">"]
         if words[0] == "run":
-            words += ["--overwrite", "--no-picture"]
+            words += ["--restart", "--no-picture"]
         if program == "attpc-export":
             if importlib.util.find_spec("attpc_export") is None:
                 pytest.skip("the commands before ran; the next one needs attpc-export")

@@ -50,7 +50,7 @@ def test_a_log_names_what_a_report_needs(cli: Cli, miniature: Miniature, tmp_pat
 
 def test_the_original_of_a_translated_error_is_logged(cli: Cli, tmp_path: Path) -> None:
     text = tmp_path / "run.h5"
-    text.write_text("no HDF5")
+    text.write_bytes(b"\x89HDF\r\n\x1a\n, and then no HDF5")
     words = ["run", text, "--no-picture", "--out"]
     plain = cli(*words, tmp_path / "a")
     logged = subprocess.run(

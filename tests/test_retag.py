@@ -98,7 +98,7 @@ def contents(out: Path) -> dict[str, Any]:
     ],
 )
 def test_the_same_as_running_with_the_new_thresholds(job: Job, options: list[str]) -> None:
-    wanted = contents(job.run("wanted", "--overwrite", *options))
+    wanted = contents(job.run("wanted", *options))
     out = job.fresh_copy()
     away = job.folder / "elsewhere"
     (job.folder / "raw").rename(away)  # no raw data are needed

@@ -2,13 +2,15 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-#: Ctrl-C, and what Slurm sends before the end.
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+from attpc_filter.errors import AttpcFilterError
+from attpc_filter.interrupts import INTERRUPTS
+
 #: Width of what is printed if the output is not a terminal.
 _PLAIN_WIDTH = 110
 
@@ -28,8 +30,22 @@ def say(out: Console, what: str, text: str) -> None:
     out.print(f"{what:<12} {text}", soft_wrap=True, highlight=False, markup=False)
 
 
+def draw_summary(out: Console, draw: Callable[[], Path]) -> None:
+    """Draw the picture that goes with results; if that fails, the results count all the same."""
+    try:
+        say_where(out, "picture", draw())
+    except AttpcFilterError as error:
+        _warn(f"the picture was not drawn: {error}")
+    except Exception as error:  # noqa: BLE001  matplotlib's trouble with fonts, settings, memory
+        _warn(f"the picture was not drawn: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
 def interrupt_in_order() -> None:
-    """Let Ctrl-C, and the SIGTERM that Slurm sends before the end, end a command tidily."""
+    """Let Ctrl-C, a lost terminal, and what Slurm sends before the end, end a command tidily."""
 
     def interrupt(*_: Any) -> None:
         # A second interrupt during the clean-up would leave the clean-up half done.
@@ -37,10 +53,12 @@ def interrupt_in_order() -> None:
             raise KeyboardInterrupt
 
     for number in INTERRUPTS:
-        signal.signal(number, interrupt)
+        # nohup has a lost terminal ignored
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def ignore_interrupts() -> None:
-    """Ignore every later Ctrl-C and SIGTERM: this process is about to end."""
+    """Ignore every later interrupt: this process is about to end."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace, command: str) -> int:
     """Retag the folder; print the counts before and now."""
+    from attpc_filter.output.manifest import SUMMARY_NAME, read_manifest
     from attpc_filter.retag import Wishes, retag
 
     console.interrupt_in_order()
@@ -67,8 +68,12 @@ def act(options: argparse.Namespace, command: str) -> int:
     table.add_row("threshold", *("" if t is None else f"{t:.4f}" for t in thresholds))
     out.print(table)
     out.print(f"changed    {done.changed} of {sum(done.counts.values())} events", highlight=False)
-    if (options.out / "summary.png").exists():
-        from attpc_filter.pictures import draw_retagged
+    if SUMMARY_NAME in read_manifest(options.out).pictures:
 
-        console.say_where(out, "picture", draw_retagged(options.out, done.counts, done.thresholds))
+        def draw() -> Path:
+            from attpc_filter.pictures import draw_retagged
+
+            return draw_retagged(options.out, done.counts, done.thresholds)
+
+        console.draw_summary(out, draw)
     return 0

@@ -1,6 +1,7 @@
 """``attpc-filter run``: read, rebuild, score and tag run files; write tags and streams."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options")
     add_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help=argparse.SUPPRESS)
 
 
 def act(options: argparse.Namespace, command: str) -> int:
@@ -34,11 +36,16 @@ def act(options: argparse.Namespace, command: str) -> int:
     console.interrupt_in_order()
     config = make_config(options.config, given(options))
     log = Console(stderr=True)
+    if options.overwrite:  # its name until runs that are done already were left as they are
+        log.print("--overwrite is called --restart now", highlight=False)
+        config = replace(config, restart=True)
     display = Display(log)
     try:
         status, job, outcomes = run_job(options.runs, options.out, config, display, command)
     finally:
         display.stop()
+    if job is None:
+        return status
     out = console.output()
     if any(not outcome.error for outcome in outcomes):
         out.print(summary_table(outcomes))
@@ -51,11 +58,14 @@ def act(options: argparse.Namespace, command: str) -> int:
         for what, kept in (("hits", config.keep_hits), ("latents", config.keep_latents)):
             if kept:
                 console.say_where(out, what, options.out / what)
-        if config.picture:
-            from attpc_filter.pictures import SUMMARY_NAME, draw_summary
+        if config.picture and job.n_filtered:
 
-            draw_summary(job, outcomes, options.out / SUMMARY_NAME)
-            console.say_where(out, "picture", options.out / SUMMARY_NAME)
+            def draw() -> Path:
+                from attpc_filter.pictures import draw_summary
+
+                return draw_summary(job, outcomes)
+
+            console.draw_summary(out, draw)
     console.say_where(out, "manifest", options.out / MANIFEST_NAME)
     if failed := sum(bool(outcome.error) for outcome in outcomes):
         console.say_where(

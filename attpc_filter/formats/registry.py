@@ -208,6 +208,15 @@ def list_contents(path: Path | str) -> list[tuple[str, str]]:
     return list_root_contents(Path(path))
 
 
+def require_known(path: Path, root: RootOptions | None = None) -> None:
+    """Raise InputError unless a file is of a known format; its events are not looked for."""
+    file = InputFile(path, root)
+    try:
+        _recognise(file)
+    finally:
+        file.close()
+
+
 def _recognise(file: InputFile) -> Format:
     """The first format that knows the file."""
     for row in _all_formats():

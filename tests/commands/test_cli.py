@@ -137,59 +137,31 @@ class TestUsage:
 
 
 class TestOutputFolder:
-    """An output folder that exists is left alone, unless an earlier output is to be replaced."""
+    """What may be an output folder; what happens in one: tests/output/test_folder.py."""
 
-    def test_not_empty(self, refused: Refused, tmp_path: Path) -> None:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "notes.txt").write_text("mine")
-        line = refused()
-        assert "--overwrite" in line
-        assert str(tmp_path / "out") in line
-
-    def test_overwrite_replaces_only_what_is_an_output(
-        self, refused: Refused, tmp_path: Path
+    @pytest.mark.parametrize("text", ['{"name": "mine"}', "[1]", "no JSON", '{"runs": 5}'])
+    def test_a_manifest_of_another_program(
+        self, text: str, refused: Refused, tmp_path: Path
     ) -> None:
         (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "notes.txt").write_text("mine")
-        assert "manifest.json" in refused("--overwrite")
-        assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+        (tmp_path / "out" / "manifest.json").write_text(text)
+        assert "manifest.json" in refused("--restart")
+        assert (tmp_path / "out" / "manifest.json").read_text() == text
 
     def test_a_file(self, refused: Refused, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
         refused()
-        refused("--overwrite")
+        refused("--restart")
         assert (tmp_path / "out").read_text() == "mine"
 
     def test_the_folder_of_the_input(self, refused: Refused, tmp_path: Path) -> None:
         path = miniatures.write_run("merger_2.0", tmp_path / "data" / "raw" / "run_0001.h5")
         for out in (tmp_path / "data", tmp_path / "data" / "raw"):
-            assert str(path) in refused("--overwrite", inputs=[path], out=out)
+            assert str(path) in refused("--restart", inputs=[path], out=out)
 
     def test_where_no_folder_can_be(self, refused: Refused, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
         assert "--out" in refused(out=tmp_path / "file" / "out")
-
-    def test_empty_folder_is_taken_and_an_earlier_output_replaced(
-        self, call: Cli, tmp_path: Path, counter_model: Path, miniature: Callable[[str], Path]
-    ) -> None:
-        out = tmp_path / "out"
-        out.mkdir()
-        options = ("--out", out, "--model", counter_model, "--no-picture")
-        assert call("run", miniature("merger_legacy"), *options, "--streams", "copy").status == 0
-        other = miniatures.write_run("pytpc_get", tmp_path / "run_0007.h5")
-        ended = call("run", other, *options, "--streams", "none", "--overwrite")
-        assert ended.status == 0
-        assert files_below(out) == {"manifest.json", "tags/run_0007.parquet"}
-
-    def test_overwrite_with_inputs_that_cannot_be_read_loses_nothing(
-        self, call: Cli, tmp_path: Path, counter_model: Path, miniature: Callable[[str], Path]
-    ) -> None:
-        out = tmp_path / "out"
-        options = ("--out", out, "--model", counter_model, "--no-picture")
-        assert call("run", miniature("merger_legacy"), *options).status == 0
-        before = files_below(out)
-        assert call("run", tmp_path / "typo.h5", *options, "--overwrite").status == 2
-        assert files_below(out) >= before
 
 
 class TestModel:

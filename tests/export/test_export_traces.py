@@ -213,7 +213,7 @@ def test_what_has_no_traces_is_refused(traces_bundle: Path, call: Cli, tmp_path:
     ended = call("run", cloud, *common)
     assert ended.status != 0
     assert "holds hits, and the model reads raw traces" in ended.err
-    ended = call("run", SAMPLE, *common, "--keep-hits", "--overwrite")
+    ended = call("run", SAMPLE, *common, "--keep-hits", "--restart")
     assert ended.status == 2
     assert "keep_hits" in ended.the_error()
     ended = call("bench", SAMPLE, "--model", traces_bundle)

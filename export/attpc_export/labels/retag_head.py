@@ -184,20 +184,20 @@ def load_latents(folders: Sequence[Path]) -> LatentEvents:
     parts: list[LatentEvents] = []
     where: dict[int, Path] = {}
     for folder in folders:
-        entries = [entry for entry in read_manifest(folder)["runs"] if not entry["error"]]
+        entries = [entry for entry in read_manifest(folder).runs if not entry.error]
         if not entries:
             raise UsageError(f"{folder}: no run in it was filtered, so there are no latents")
         for entry in entries:
-            if not entry.get("latents"):
+            if not entry.latents:
                 raise UsageError(f"{folder}: no latents in it; filter with --keep-latents")
-            path = folder / entry["latents"]
-            if entry["run"] in where:
+            path = folder / entry.latents
+            if entry.run in where:
                 raise UsageError(
-                    f"{path}: run {entry['run']} is in {where[entry['run']]} too; labels are joined"
+                    f"{path}: run {entry.run} is in {where[entry.run]} too; labels are joined"
                     " by run and event, so give each run once"
                 )
-            where[entry["run"]] = path
-            parts.append(_load_run(path, folder / entry["tag_table"]))
+            where[entry.run] = path
+            parts.append(_load_run(path, folder / entry.tag_table))
             if parts[-1].model_sha256 != parts[0].model_sha256:
                 raise UsageError(
                     f"{folder}: latents of model {parts[-1].model_sha256[:12]}, those of"

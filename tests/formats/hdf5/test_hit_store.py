@@ -180,7 +180,7 @@ def test_hits_of_another_pad_plane_are_refused(
     assert run(store_of(stores, "merger_1.0"), *options) == 2
     assert "another pad plane" in capsys.readouterr().err
     # points are taken as they are, whatever the plane: from a store as from their file
-    options = ["--overwrite", "--streams", "none", *options]
+    options = ["--restart", "--streams", "none", *options]
     assert run(store_of(stores, "spyral_cloud"), *options) == 0
 
 
