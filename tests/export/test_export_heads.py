@@ -130,24 +130,43 @@ def test_a_head_is_read_as_it_was_written(
     np.testing.assert_allclose(assigned(found, latent), assigned(head, latent), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("kind", "head"),
-    [
-        ("autoencoder", "logistic"),
-        ("ar0", "kmeans"),
-        ("vae", "mixture"),
-        ("ar1", "logistic"),
-        ("backbone", "kmeans"),
-        ("dcec", "own"),
-        ("draw", "logistic"),
-        ("draw, attention", "mixture"),
-        ("duelling", "kmeans"),
-        ("mixae", "own"),
-    ],
-)
+KINDS_AND_HEADS = [
+    ("autoencoder", "logistic"),
+    ("ar0", "kmeans"),
+    ("vae", "mixture"),
+    ("ar1", "logistic"),
+    ("backbone", "kmeans"),
+    ("dcec", "own"),
+    ("draw", "logistic"),
+    ("draw, attention", "mixture"),
+    ("duelling", "kmeans"),
+    ("mixae", "own"),
+]
+
+
+@pytest.mark.parametrize(("kind", "head"), KINDS_AND_HEADS)
 def test_a_bundle_gives_what_pytorch_gives_and_the_same_tags(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, kind: str, head: Any
 ) -> None:
+    check_bundle(tmp_path_factory, tmp_path, kind, head, 60)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("kind", "head"), KINDS_AND_HEADS)
+def test_a_bundle_gives_the_same_tags_for_all_events_of_a_run(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, kind: str, head: Any
+) -> None:
+    check_bundle(tmp_path_factory, tmp_path, kind, head, None)
+
+
+def check_bundle(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    kind: str,
+    head: Any,
+    most: int | None,
+) -> None:
+    """Compare for made-up events, and for so many of a simulated run."""
     torch.manual_seed(0)
     tiny: Callable[[str], Any] = make_tiny(tmp_path_factory)
     images = torch.from_numpy(blobs(70))
@@ -156,7 +175,7 @@ def test_a_bundle_gives_what_pytorch_gives_and_the_same_tags(
         images = torch.nn.functional.interpolate(images, size=32)
     images = images + 0.02 * torch.rand_like(images)
     if SHARED.exists():  # the events of a run besides
-        images = torch.cat([images, torch.from_numpy(shared_images(images.shape[-1]))])
+        images = torch.cat([images, torch.from_numpy(shared_images(images.shape[-1])[:most])])
         label = np.arange(len(images)) % 3
     images[0], images[1] = 0.0, 1.0
     shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
