@@ -142,7 +142,7 @@ def _run_job(
                 books = folder.books_to_change()
                 _enter_failure(books, outcome)
                 folder.write_books(books)
-        failed = any(outcome.error for outcome in outcomes)
+        failed = any(outcome.error or outcome.is_all_unreadable for outcome in outcomes)
         unreadable = any(outcome.counts.get(UNREADABLE) for outcome in outcomes)
         status = 2 if failed else 1 if unreadable and job.plan.config.strict else 0
     except KeyboardInterrupt:

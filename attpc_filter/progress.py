@@ -107,6 +107,12 @@ class Display:
         self._n_unreadable = 0
         if outcome.error:
             self._log(f"error: {outcome.error}")
+        elif outcome.is_all_unreadable:
+            reason = next(iter(outcome.reasons), "")
+            self._log(
+                f"error: {outcome.input}: all {outcome.n_events} events are unreadable, most often:"
+                f" {reason}; their tags are written"
+            )
         elif not self._console.is_terminal:
             counts = ", ".join(f"{n} {tag}" for tag, n in outcome.counts.items() if n)
             self._log(

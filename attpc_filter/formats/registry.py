@@ -225,7 +225,10 @@ def _recognise(file: InputFile) -> Format:
     if file.path.is_dir():
         raise InputError(f"{file.path}: a folder, not a run file")
     if file.hdf5 is not None:
-        held = f"no known event format; it holds {describe_names(file.hdf5)}"
+        try:
+            held = f"no known event format; it holds {describe_names(file.hdf5)}"
+        except HDF5_ERRORS as error:
+            raise InputError(f"{file.path}: damaged: {one_line(error)}") from error
     else:
         held = "not an HDF5 file, and of no other format"
     known = ", ".join(dict.fromkeys(row.name for row in _all_formats()))

@@ -26,7 +26,7 @@ from attpc_filter import __version__
 from attpc_filter.errors import OutputError, UsageError
 from attpc_filter.execute.memory import peak_memory_bytes
 from attpc_filter.output.journal import is_inside
-from attpc_filter.tag import PASSTHROUGH
+from attpc_filter.tag import PASSTHROUGH, UNREADABLE
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 2
@@ -69,6 +69,11 @@ class RunOutcome:
     def stem(self) -> str:
         """The name that the run's files have, without their ending."""
         return Path(self.input).stem
+
+    @property
+    def is_all_unreadable(self) -> bool:
+        """Whether not a single event could be read: its files are written, the job ends with 2."""
+        return 0 < self.n_events == self.counts.get(UNREADABLE, 0)
 
     @property
     def files(self) -> list[str]:

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5.file import read_array
+from attpc_filter.formats.hdf5.file import read_array, translated
 from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.points import require_finite, without_warnings
 from attpc_filter.formats.run import Allocate, UnreadableEvent
@@ -33,12 +33,18 @@ class HitRun(Hdf5Run):
 
     @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        table = self.file[name]
-        if isinstance(table, h5py.Group):
-            if "HitArray" not in table:
-                raise UnreadableEvent(f"no HitArray; it holds {', '.join(table) or 'nothing'}")
-            table = table["HitArray"]
-        names = table.dtype.names
+        with translated:
+            table = self.file[name]
+            held = list(table) if isinstance(table, h5py.Group) else None
+        if held is not None:
+            if "HitArray" not in held:
+                raise UnreadableEvent(f"no HitArray; it holds {', '.join(held) or 'nothing'}")
+            with translated:
+                table = table["HitArray"]
+        if not isinstance(table, h5py.Dataset):
+            raise UnreadableEvent("no table of hits, but another kind of object")
+        with translated:
+            names = table.dtype.names
         if names is None:
             raise UnreadableEvent(
                 f"hits of type {table.dtype}, expected a table with x, y, z, t, A"

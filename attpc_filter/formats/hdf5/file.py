@@ -1,15 +1,18 @@
 """HDF5 files: opened, and arrays of them read, with more suspicion than HDF5 has."""
 
 import contextlib
+import errno
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5s, h5t
+from h5py import h5d, h5f, h5g, h5l, h5s, h5t, h5z
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
@@ -18,6 +21,17 @@ from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS
 
 #: What HDF5 and h5py raise on files that are damaged or not what they seem.
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
+
+#: Errors of the system that say nothing about the content of a file.
+ENVIRONMENT_ERRORS = {
+    *(errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.EREMOTEIO),
+}
+#: Filters that come as plug-ins of HDF5.
+_PLUGIN_FILTERS = {
+    **{4: "szip", 307: "bzip2", 32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle"},
+    **{32013: "ZFP", 32015: "Zstandard", 32017: "SZ", 32026: "Blosc2"},
+}
 
 #: More rows than this are no event but a damaged header (the pad plane has 10,240 pads).
 MOST_ROWS = 100_000
@@ -46,6 +60,8 @@ def open_file(path: Path) -> h5py.File:
         return h5py.File(path, "r", locking="best-effort")
     except HDF5_ERRORS as error:
         if "lock file" in str(error):
+            if _errno(error) not in (errno.EAGAIN, errno.EWOULDBLOCK):
+                return _open_without_lock(path)
             raise InputError(
                 f"{path}: another program has it open for writing; wait until that has finished"
             ) from error
@@ -56,6 +72,147 @@ def open_file(path: Path) -> h5py.File:
                 f"{path}: truncated: {has:,} of {needs:,} bytes are there; copy it again"
             ) from error
         raise InputError(f"{path}: HDF5 cannot open it: {text}") from error
+
+
+def _open_without_lock(path: Path) -> h5py.File:
+    """Open a file on a file system that has no locks (``ENOLCK`` and others): we only read."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except HDF5_ERRORS as error:
+        raise InputError(f"{path}: HDF5 cannot open it: {one_line(error)}") from error
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's error number that an error of HDF5 tells of; None if it tells of none."""
+    match = re.search(r"errno = (\d+)", str(error))
+    return int(match.group(1)) if match else getattr(error, "errno", None)
+
+
+def require_working_disk(error: BaseException) -> None:
+    """Raise InputError if an error is the disk's or the network's, and not the file's content."""
+    number = _errno(error)
+    if number not in ENVIRONMENT_ERRORS:
+        return
+    match = re.search(r"filename = '([^']*)'", str(error))
+    where = f"{match.group(1)}: " if match else ""
+    raise InputError(
+        f"{where}cannot be read now: {os.strerror(number)}; this is the disk or the network, not"
+        " the run: filter it again when the disk works"
+    ) from error
+
+
+class Translated:
+    """Within ``with``: errors of h5py become :class:`UnreadableEvent`.
+
+    Only calls of h5py belong within: an error of our own code would be taken for damage.
+
+    Raises
+    ------
+    UnreadableEvent
+        If h5py cannot read what is there.
+    InputError
+        If the disk or the network is at fault.
+    """
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, HDF5_ERRORS):
+            require_working_disk(error)
+            raise UnreadableEvent(f"cannot be read: {one_line(error)}") from error
+
+
+#: Has no state, so that one does for all.
+translated = Translated()
+
+
+def open_dataset(parent: h5g.GroupID, path: bytes) -> h5d.DatasetID:
+    """Open a dataset.
+
+    Raises
+    ------
+    UnreadableEvent
+        If it is not there, is no dataset, or is damaged.
+    InputError
+        If a link leads to a file that is not there.
+    """
+    try:
+        return h5d.open(parent, path)
+    except HDF5_ERRORS as error:
+        require_working_disk(error)
+        require_targets(parent, path)
+        if isinstance(error, KeyError):
+            raise UnreadableEvent(f"not there: {one_line(error)}") from error
+        raise UnreadableEvent(f"cannot be read: {one_line(error)}") from error
+
+
+def is_there(parent: h5g.GroupID, path: bytes) -> bool:
+    """Whether there is a link of that path, in a group that must be there.
+
+    Raises
+    ------
+    UnreadableEvent
+        If the group is not there, or damaged.
+    InputError
+        If a link on the way leads to a file that is not there.
+    """
+    try:
+        return bool(parent.links.exists(path))
+    except HDF5_ERRORS as error:
+        require_working_disk(error)
+        require_targets(parent, path)
+        raise UnreadableEvent(f"cannot be read: {one_line(error)}") from error
+
+
+def require_targets(parent: h5g.GroupID, path: bytes) -> None:
+    """Raise InputError if a link on a path leads to a file that is not there or no regular file."""
+    group, names = parent, path.strip(b"/").split(b"/")
+    if path.startswith(b"/"):
+        group = h5g.open(parent, b"/")
+    for name in names:
+        try:
+            if group.links.get_info(name).type == h5l.TYPE_EXTERNAL:
+                file, _ = group.links.get_val(name)
+                holder = Path(os.fsdecode(h5f.get_name(group)))
+                target = Path(os.path.normpath(holder.resolve().parent / os.fsdecode(file)))
+                if not target.is_file():
+                    raise InputError(
+                        f"{holder}: links to {target}, which is not there; move it back, or filter"
+                        " the run itself"
+                    )
+            group = h5g.open(group, name)
+        except HDF5_ERRORS:
+            return
+
+
+def _require_filters(dataset: h5d.DatasetID) -> None:
+    """Raise InputError if a dataset is compressed by a filter that this HDF5 lacks."""
+    creation = dataset.get_create_plist()
+    for index in range(creation.get_nfilters()):
+        number = creation.get_filter(index)[0]
+        if number in _PLUGIN_FILTERS and not h5z.filter_avail(number):
+            raise InputError(
+                f"{os.fsdecode(h5f.get_name(dataset))}: compressed with {_PLUGIN_FILTERS[number]}"
+                f" (HDF5 filter {number}), which this HDF5 lacks; install the package hdf5plugin"
+                " and set HDF5_PLUGIN_PATH to its plugins"
+            )
+
+
+def _read_into(dataset: h5d.DatasetID, values: NDArray[Any], kind: h5t.TypeID | None) -> None:
+    """Read a whole dataset into an array that has its shape."""
+    try:
+        dataset.read(h5s.ALL, h5s.ALL, values, kind)
+    except HDF5_ERRORS as error:
+        require_working_disk(error)
+        with translated:
+            _require_filters(dataset)
+        raise UnreadableEvent(f"cannot be read: {one_line(error)}") from error
 
 
 def _require_ending_heaps(path: Path) -> None:
@@ -135,18 +292,16 @@ def read_traces(
     UnreadableEvent
         If it is not a matrix of 5 + n_samples columns of integers that fit 16 bits.
     """
-    try:
-        dataset = h5d.open(parent, path)
-    except KeyError as error:
-        raise UnreadableEvent(f"no trace matrix: {one_line(error)}") from error
+    dataset = open_dataset(parent, path)
     shape = _checked_shape(
         dataset, "trace matrix", N_HARDWARE_COLUMNS + (n_samples or N_TIME_BUCKETS)
     )
-    kind = dataset.get_type()
-    if kind.equal(h5t.NATIVE_INT16):
+    with translated:
+        is_int16 = dataset.get_type().equal(h5t.NATIVE_INT16)
+    if is_int16:
         traces = _room_for(shape, allocate)
         if shape[0]:
-            dataset.read(h5s.ALL, h5s.ALL, traces, h5t.NATIVE_INT16)
+            _read_into(dataset, traces, h5t.NATIVE_INT16)
         return traces
     wide = read_array(dataset)
     if wide.dtype.kind not in "iuf":
@@ -173,7 +328,7 @@ def read_points(parent: h5g.GroupID, path: bytes, columns: int) -> NDArray[np.fl
     UnreadableEvent
         If it has fewer columns or is not a matrix of numbers.
     """
-    dataset = h5d.open(parent, path)
+    dataset = open_dataset(parent, path)
     _checked_shape(dataset, "point cloud", columns, or_more=True)
     points = read_array(dataset)
     if points.dtype.kind not in "iuf":
@@ -183,16 +338,17 @@ def read_points(parent: h5g.GroupID, path: bytes, columns: int) -> NDArray[np.fl
 
 def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
     """First value of a dataset of integers in a group that is there; None if absent or empty."""
-    if not parent.links.exists(path):
+    if not is_there(parent, path):
         return None
-    values = read_array(h5d.open(parent, path)).reshape(-1)
+    values = read_array(open_dataset(parent, path)).reshape(-1)
     return int(values[0]) if len(values) else None
 
 
 def _checked_shape(
     dataset: h5d.DatasetID, what: str, columns: int, or_more: bool = False
 ) -> tuple[int, ...]:
-    shape: tuple[int, ...] = dataset.shape
+    with translated:
+        shape: tuple[int, ...] = dataset.shape
     if len(shape) != 2 or (shape[1] < columns if or_more else shape[1] != columns):
         least = " or more" if or_more else ""
         raise UnreadableEvent(f"{what} of shape {shape}, expected (n, {columns}{least})")
@@ -209,15 +365,17 @@ def read_array(dataset: h5d.DatasetID) -> NDArray[Any]:
     UnreadableEvent
         If its header claims what no event holds: HDF5 would take it at its word.
     """
-    if not is_sound(dataset.get_type()):
-        raise UnreadableEvent(f"numbers of a strange type ({dataset.dtype}): a damaged header")
-    shape, dtype = dataset.shape, dataset.dtype
+    with translated:
+        sound = is_sound(dataset.get_type())
+        shape, dtype = dataset.shape, dataset.dtype
+    if not sound:
+        raise UnreadableEvent(f"numbers of a strange type ({dtype}): a damaged header")
     n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes > _MOST_BYTES:
         raise UnreadableEvent(f"a dataset claims {n_bytes / 1e9:,.1f} GB: a damaged header")
     values = np.empty(shape, dtype)
     if values.size:
-        dataset.read(h5s.ALL, h5s.ALL, values)
+        _read_into(dataset, values, None)
     return values
 
 

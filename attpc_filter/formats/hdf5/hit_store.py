@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from attpc_filter import __version__
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, translated
 from attpc_filter.formats.hdf5.run import Hdf5File
-from attpc_filter.formats.run import Allocate, Run, allocate_new
+from attpc_filter.formats.run import Allocate, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Record
 
 #: Version of the layout.
@@ -212,8 +212,8 @@ class HitStoreRun(Hdf5File):
             return record
         try:
             record.points = self._points(index)
-        except HDF5_ERRORS as error:
-            record.reason = f"cannot be read: {' '.join(str(error).split())}"
+        except UnreadableEvent as error:
+            record.reason = str(error)
         else:
             if self._origins[index] != _POINTS and not self._in_model_frame:
                 record.points[:, _Z] = np.nan
@@ -227,7 +227,8 @@ class HitStoreRun(Hdf5File):
             end = max(stop, int(self._first_hit[last]))
             block = np.empty((len(_POINT_NAMES), end - start))
             for row, column in zip(block, self._columns, strict=True):
-                row[:] = column[start:end]
+                with translated:
+                    row[:] = column[start:end]
             # only now: what cannot be read raises, and must not be taken for the next event's
             self._block, self._block_start, self._block_stop = block, start, end
         return self._block[:, start - self._block_start : stop - self._block_start].T.copy()

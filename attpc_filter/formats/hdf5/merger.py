@@ -25,7 +25,13 @@ import h5py
 import numpy as np
 from h5py import h5g
 
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, first_value, read_traces
+from attpc_filter.formats.hdf5.file import (
+    HDF5_ERRORS,
+    first_value,
+    is_there,
+    read_traces,
+    translated,
+)
 from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.hdf5.objects import link_exists
 from attpc_filter.formats.hdf5.run import Addition, Members, TraceRun
@@ -52,7 +58,9 @@ class MergerRun(TraceRun):
     ) -> dict[str, Any]:
         """Fill a record with an event's traces, which an ion-chamber trigger may lack."""
         passthrough = register is not None and self.is_passthrough(register)
-        if passthrough and not link_exists(group, path.decode()):
+        with translated:
+            lacks_traces = passthrough and not link_exists(group, path.decode())
+        if lacks_traces:
             return {"passthrough": True}
         traces = read_traces(group, path, allocate, self.n_samples)
         return {"traces": traces, "passthrough": passthrough}
@@ -185,7 +193,7 @@ class VersionedRun(MergerRun):
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         traces, frib, register = self.paths_to_read(name)
         value = None
-        if group.links.exists(frib):
+        if is_there(group, frib):
             value = first_value(group, register)
             if value is None:
                 raise UnreadableEvent("FRIB data without the coincidence register (977)")

@@ -1,14 +1,16 @@
 """Single objects of HDF5 files: whether they are there and readable, and copies of them."""
 
+import math
 from typing import Any
 
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, is_sound
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, is_sound, require_working_disk
 
 _CHUNK_BYTES = 1 << 20
+_LONGEST_TEXT = 1 << 20
 #: Copies go to disk at once: what a cache holds back fails later, where no one can handle it.
 _UNCACHED = h5p.create(h5p.DATASET_ACCESS)
 _UNCACHED.set_chunk_cache(0, 0, 1.0)
@@ -35,11 +37,37 @@ def copy_attributes(source: h5g.GroupID, target: h5g.GroupID) -> None:
     """Copy all attributes of one group or dataset to another, types as they are."""
     for index in range(h5a.get_num_attrs(source)):
         attribute = h5a.open(source, index=index)
+        require_sound_attribute(attribute)
         copy = h5a.create(target, attribute.name, attribute.get_type(), attribute.get_space())
         if attribute.get_space().get_simple_extent_type() != h5s.NULL:
             values = np.empty(attribute.shape, attribute.dtype)
             attribute.read(values)
             copy.write(values)
+
+
+def require_sound_attribute(attribute: h5a.AttrID) -> None:
+    """Raise ValueError if the type of an attribute is damaged: HDF5 would crash on its values."""
+    if not _is_safe(attribute.get_type()):
+        raise ValueError(f"attribute {attribute.name!r} has a strange type: damaged")
+
+
+def _is_safe(kind: h5t.TypeID) -> bool:
+    """Whether values of a type, texts included, can be read into memory."""
+    if isinstance(kind, h5t.TypeCompoundID):
+        parts = [kind.get_member_type(i) for i in range(kind.get_nmembers())]
+        return is_sound(kind) and all(map(_is_safe, parts))
+    if kind.get_class() == h5t.ARRAY:
+        n_values = math.prod(kind.get_array_dims())
+        return kind.get_size() == n_values * kind.get_super().get_size() and _is_safe(
+            kind.get_super()
+        )
+    if kind.get_class() == h5t.VLEN:
+        return _is_safe(kind.get_super())
+    if kind.get_class() == h5t.ENUM:
+        return is_sound(kind.get_super())
+    if kind.get_class() == h5t.STRING:
+        return bool(kind.is_variable_str()) or 0 < kind.get_size() <= _LONGEST_TEXT
+    return kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.REFERENCE) and is_sound(kind)
 
 
 def copy_object(source: h5g.GroupID, path: bytes, target: h5g.GroupID, name: bytes) -> None:
@@ -80,7 +108,7 @@ def is_readable(source: h5g.GroupID, path: bytes) -> bool:
             return
         seen.add((info.fileno, info.addr))
         for index in range(h5a.get_num_attrs(item)):
-            h5a.open(item, index=index)
+            require_sound_attribute(h5a.open(item, index=index))
         if isinstance(item, h5g.GroupID):
             for child in item:
                 read(h5o.open(item, child))
@@ -89,7 +117,8 @@ def is_readable(source: h5g.GroupID, path: bytes) -> bool:
 
     try:
         read(h5o.open(source, path))
-    except HDF5_ERRORS:
+    except HDF5_ERRORS as error:
+        require_working_disk(error)
         return False
     return True
 

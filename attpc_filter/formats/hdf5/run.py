@@ -16,7 +16,7 @@ from h5py import h5, h5d, h5g, h5t
 from numpy.typing import NDArray
 
 from attpc_filter.formats.hdf5 import kernels
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadata_cache, one_line
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadata_cache
 from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.run import Allocate, Events, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import N_HARDWARE_COLUMNS, Record
@@ -138,7 +138,7 @@ class Hdf5Run(Hdf5File):
 
     @abstractmethod
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
-        """What fills the event's :class:`Record`; raises UnreadableEvent or an HDF5 error."""
+        """What fills the event's :class:`Record`; raises UnreadableEvent."""
 
     @classmethod
     def usual_name(cls, event: int) -> str:
@@ -181,8 +181,6 @@ class Hdf5Run(Hdf5File):
             return Record(event, name, **self._read(self.event_group, name.encode(), allocate))
         except UnreadableEvent as error:
             return Record(event, name, reason=str(error))
-        except HDF5_ERRORS as error:
-            return Record(event, name, reason=f"cannot be read: {one_line(error)}")
 
 
 class TraceRun(Hdf5Run):

@@ -11,7 +11,7 @@ from h5py import h5g, h5o, h5p
 from attpc_filter import __version__
 from attpc_filter.errors import OutputError
 from attpc_filter.formats.hdf5 import link_kernels
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, one_line
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, one_line, require_working_disk
 from attpc_filter.formats.hdf5.objects import (
     copy_attributes,
     copy_object,
@@ -90,9 +90,12 @@ class Hdf5Stream(Stream):
         name = record.name
         members: Members = {}
         additions: dict[bytes, Addition] = {}
-        with contextlib.suppress(*HDF5_ERRORS):  # damaged: goes into the stream as it is
-            if not (record.is_complete or self._run.is_complete(name.encode())):
+        if not (record.is_complete or self._run.is_complete(name.encode())):
+            try:
                 members = list_members(self._run.event_group, name.encode(), self._run.inner_groups)
+            except HDF5_ERRORS as error:  # damaged: the event goes into the stream as it is
+                require_working_disk(error)
+            else:
                 additions = self._run.additions(members)
         parts = self._run.event_parts(name)
         if len(parts) > 1:

@@ -47,6 +47,16 @@ ROOT_ERRORS = (
     zlib.error,
 )
 
+#: What the reading of stored bytes raises here on damage: our own checks, and the decompressors.
+BASKET_ERRORS = (
+    MemoryError,
+    OSError,
+    ValueError,
+    cramjam.DecompressionError,
+    deflate.DeflateError,
+    struct.error,
+)
+
 _HEADER = struct.Struct(">4sii")
 _KEY = struct.Struct(">ihiIhh")
 _BASKET = struct.Struct(">Hiiii")
@@ -157,7 +167,13 @@ class RootFile:
         """Bytes of the file; safe from any thread."""
         if at < 0 or length < 0:
             raise ValueError(f"{length} bytes at {at}")
-        found = os.pread(self._handle.fileno(), length, at)
+        try:
+            found = os.pread(self._handle.fileno(), length, at)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be read now: {error.strerror}; this is the disk or the"
+                " network, not the run: filter it again when the disk works"
+            ) from error
         if len(found) != length:
             raise ValueError(f"{length} bytes at {at} lie beyond the end of the file")
         return found
@@ -172,8 +188,12 @@ class RootFile:
         """
         try:
             key = self.directory.key(name)
-            _, content, key_length = self.read_key(key.fSeekKey, key.fNbytes)
+            at, n_bytes = int(key.fSeekKey), int(key.fNbytes)
         except ROOT_ERRORS as error:
+            raise UnreadableEvent(f"it is damaged: {one_line(error)}") from error
+        try:
+            _, content, key_length = self.read_key(at, n_bytes)
+        except BASKET_ERRORS as error:
             raise UnreadableEvent(f"it is damaged: {one_line(error)}") from error
         return Span(content, 0, len(content), key_length)
 
@@ -394,7 +414,7 @@ class BranchReader:
                     self._basket = self._ahead.pop(index).result()
                 else:
                     self._basket = self._load(index)
-            except ROOT_ERRORS as error:
+            except BASKET_ERRORS as error:
                 first, stop = int(self._starts[index]), int(self._starts[index + 1])
                 entries = (
                     f"entry {first}" if stop == first + 1 else f"entries {first} to {stop - 1}"
@@ -448,15 +468,17 @@ class BranchReader:
 
     def _load_embedded(self, index: int, n_entries: int) -> Basket:
         """A basket that lies in the tree's own description, where uproot found it."""
-        found = self._branch.basket(index)
-        data = np.array(found.data)
-        if found.num_entries != n_entries:
-            raise ValueError(f"it holds {found.num_entries} entries, the tree says {n_entries}")
-        offsets = found.byte_offsets
+        try:
+            found = self._branch.basket(index)
+            data, held, offsets = np.array(found.data), found.num_entries, found.byte_offsets
+            key_length = int(found.member("fKeylen"))
+        except ROOT_ERRORS as error:
+            raise ValueError(one_line(error)) from error
+        if held != n_entries:
+            raise ValueError(f"it holds {held} entries, the tree says {n_entries}")
         if offsets is None:
-            return Basket(data, _even_offsets(len(data), n_entries), found.member("fKeylen"))
-        checked = _checked(np.asarray(offsets, np.int64), len(data))
-        return Basket(data, checked, found.member("fKeylen"))
+            return Basket(data, _even_offsets(len(data), n_entries), key_length)
+        return Basket(data, _checked(np.asarray(offsets, np.int64), len(data)), key_length)
 
 
 def _even_offsets(n_bytes: int, n_entries: int) -> NDArray[np.int64]:
