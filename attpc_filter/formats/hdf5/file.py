@@ -132,8 +132,8 @@ class Translated:
 translated = Translated()
 
 
-def open_dataset(parent: h5g.GroupID, path: bytes) -> h5d.DatasetID:
-    """Open a dataset.
+def open_dataset(parent: h5g.GroupID, path: bytes, what: str) -> h5d.DatasetID:
+    """Open a dataset; ``what`` it should be, in words, for the reason if it is not there.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def open_dataset(parent: h5g.GroupID, path: bytes) -> h5d.DatasetID:
         require_working_disk(error)
         require_targets(parent, path)
         if isinstance(error, KeyError):
-            raise UnreadableEvent(f"not there: {one_line(error)}") from error
+            raise UnreadableEvent(f"no {what}: {one_line(error)}") from error
         raise UnreadableEvent(f"cannot be read: {one_line(error)}") from error
 
 
@@ -292,7 +292,7 @@ def read_traces(
     UnreadableEvent
         If it is not a matrix of 5 + n_samples columns of integers that fit 16 bits.
     """
-    dataset = open_dataset(parent, path)
+    dataset = open_dataset(parent, path, "trace matrix")
     shape = _checked_shape(
         dataset, "trace matrix", N_HARDWARE_COLUMNS + (n_samples or N_TIME_BUCKETS)
     )
@@ -328,7 +328,7 @@ def read_points(parent: h5g.GroupID, path: bytes, columns: int) -> NDArray[np.fl
     UnreadableEvent
         If it has fewer columns or is not a matrix of numbers.
     """
-    dataset = open_dataset(parent, path)
+    dataset = open_dataset(parent, path, "point cloud")
     _checked_shape(dataset, "point cloud", columns, or_more=True)
     points = read_array(dataset)
     if points.dtype.kind not in "iuf":
@@ -340,7 +340,7 @@ def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
     """First value of a dataset of integers in a group that is there; None if absent or empty."""
     if not is_there(parent, path):
         return None
-    values = read_array(open_dataset(parent, path)).reshape(-1)
+    values = read_array(open_dataset(parent, path, "coincidence register")).reshape(-1)
     return int(values[0]) if len(values) else None
 
 
