@@ -341,6 +341,10 @@ def first_value(parent: h5g.GroupID, path: bytes) -> int | None:
     if not is_there(parent, path):
         return None
     values = read_array(open_dataset(parent, path, "coincidence register")).reshape(-1)
+    if values.dtype.kind not in "iuf":
+        raise UnreadableEvent(f"coincidence register of {values.dtype}, expected integers")
+    if values.dtype.kind == "f" and len(values) and not np.isfinite(values[0]):
+        raise UnreadableEvent("coincidence register that is not finite")
     return int(values[0]) if len(values) else None
 
 
