@@ -147,7 +147,8 @@ def check_damaged_files(
     if damage == "truncated":
         assert n_errors == n_files
         return
-    assert n_errors + n_reasons >= max(1, n_files // 20), "the damage was felt"
-    undetectable = n_files // 50 if libver == "earliest" else 0
+    # a few files may all be damaged where nothing is
+    assert n_errors + n_reasons >= n_files // 20, "the damage was felt"
+    undetectable = max(1, n_files // 50) if libver == "earliest" else 0
     assert len(wrong) <= undetectable, wrong
     assert n_missing <= undetectable
