@@ -138,7 +138,7 @@ def bench(
     """
     plan = make_plan(config)
     stages = Stages(plan)
-    with open_run(path, config.root_options) as run:
+    with open_run(path, config.root_options, channels=plan.detector.channels) as run:
         run.events = run.events[:n_events]
         sample, held = _look_at(run)
         part = _sample_of(held)
@@ -153,7 +153,8 @@ def bench(
             measure(name, sample, read)
 
         def read_cold() -> None:
-            _forget(path)
+            for file in run.files:
+                _forget(file)
             _read_all(run, buffer)
 
         measure("read, page cache cold", sample, read_cold)
@@ -353,10 +354,11 @@ def _do_job(
         for _ in range(1 + repeats):
             with tempfile.TemporaryDirectory(prefix="attpc-filter-bench-") as folder:
                 began, cpu_began = time.perf_counter(), cpu_seconds_so_far()
+                channels = plan.detector.channels
                 outcome = RunOutcome(str(path), fingerprint=fingerprint(path))
                 with (
                     OutputFolder(Path(folder), create=True) as out,
-                    open_run(path, config.root_options) as run,
+                    open_run(path, config.root_options, channels=channels) as run,
                 ):
                     run.events = run.events[:n_events]
                     job = Job(plan, out, executor)

@@ -19,12 +19,13 @@ from attpc_filter.config import Config
 from attpc_filter.errors import AttpcFilterError, InputError, UsageError, debugging
 from attpc_filter.execute.base import Executor, tag_events
 from attpc_filter.execute.choose import make_executor
+from attpc_filter.formats.graw_files import one_path_a_run
 from attpc_filter.formats.registry import open_run
 from attpc_filter.formats.run import Run
 from attpc_filter.interrupts import check_interrupted, interrupts_noted
 from attpc_filter.observe import Observer
 from attpc_filter.output.folder import OutputFolder, check_folder, require_space
-from attpc_filter.output.inputs import check_inputs, fingerprint, require_unchanged
+from attpc_filter.output.inputs import check_inputs, fingerprint, input_files, require_unchanged
 from attpc_filter.output.journal import UnfinishedCommit
 from attpc_filter.output.manifest import Manifest, RunOutcome, balance, package_versions
 from attpc_filter.output.resume import key_of, made_of, why_again
@@ -98,6 +99,7 @@ def run_job(
     KeyboardInterrupt
         On Ctrl-C; runs that were complete stay, the manifest says 130.
     """
+    paths = one_path_a_run(paths)
     good, bad = check_inputs(paths, out, config.root_options)
     outcomes = [RunOutcome(str(path), error=line) for path, line in bad.items()]
     lines = list(dict.fromkeys(bad.values()))  # one that two files share is said once
@@ -108,7 +110,7 @@ def run_job(
     if not good:
         return 2, None, outcomes
     check_folder(out)
-    n_bytes = sum(path.stat().st_size for path in good)
+    n_bytes = sum(file.stat().st_size for path in good for file in input_files(path))
     alone = n_bytes < _WORTH_WORKERS_BYTES
     executor = make_executor(replace(config, threads=1) if alone else config)
     with interrupts_noted(), executor:
@@ -197,7 +199,13 @@ def _describe_job(books: Manifest, job: Job, command: str) -> None:
     }
     books.device = job.executor.device
     books.executor = job.executor.describe()
-    books.detector = {"name": plan.detector.name, "sha256": plan.detector.sha256}
+    books.detector = {
+        "name": plan.detector.name,
+        "sha256": plan.detector.sha256,
+        "n_samples": plan.detector.n_samples,
+        "frame": asdict(plan.detector.frame),
+        "of_model": asdict(plan.contract.detector),
+    }
     books.config = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
     books.thresholds = _thresholds(plan)
     books.calibration = asdict(plan.detector.calibration)
@@ -245,7 +253,7 @@ def _filter_run(path: Path, job: Job, observer: Observer) -> RunOutcome:
             _keep_scores(former, job)
             return former
         observer.note(f"{path.name}: filtered again; {reason}")
-    with open_run(path, config.root_options) as run:
+    with open_run(path, config.root_options, channels=job.plan.detector.channels) as run:
         outcome = RunOutcome(str(path), made_of=parts, key=key_of(parts), fingerprint=before)
         return filter_run(run, path, job, observer, outcome, started)
 
@@ -292,6 +300,9 @@ def filter_run(
         outcome.thresholds, outcome.mode = _thresholds(plan), config.streams
         _require_own_numbers(run)
         observer.run_started(path.name, len(run.events), n_bytes)
+        outcome.notes = run.notes
+        for text in run.notes:
+            observer.note(f"note: {path}: {text}")
         if config.streams == "copy" and run.has_streams:
             require_space(folder.path, n_bytes)
         counts: Counter[str] = Counter()

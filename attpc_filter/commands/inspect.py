@@ -1,7 +1,6 @@
 """``attpc-filter inspect``: what a run file holds; a picture of an event."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,30 +26,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--event", type=int, metavar="N", help="event number")
     parser.add_argument("--png", type=Path, metavar="OUT", help="picture of the event")
     parser.add_argument("--model", default="default", metavar="NAME|FILE", help="whose hits")
-    add_options(parser, "ROOT files")
+    add_options(parser, "detector", "ROOT files")
 
 
 def act(options: argparse.Namespace, command: str) -> int:
     """Print what the file holds."""
     from attpc_filter.formats.registry import list_contents, open_run
-    from attpc_filter.rebuild.detector_file import load_detector
     from attpc_filter.rebuild.hits import rebuild_hits
     from attpc_filter.score.bundle import load_bundle
+    from attpc_filter.tagging.plan import choose_detector
 
     if options.png is not None and options.event is None:
         raise UsageError("--png needs --event N")
-    root = make_config(None, given(options)).root_options
+    config = make_config(None, given(options))
     out = console.output()
     contents = list_contents(options.run)
     if contents:
-        _say_what_file(options.run, out)
+        _say_what_file(options.run, options.run.stat().st_size, out)
         for title, text in contents:
             console.say(out, title, text)
-    with open_run(options.run, root) as run:
+    contract = load_bundle(options.model).contract
+    detector = choose_detector(config, contract)
+    with open_run(options.run, config.root_options, channels=detector.channels) as run:
         numbers = [event for event, _ in run.events]
         gaps = numbers[-1] - numbers[0] + 1 - len(set(numbers))
         if not contents:
-            _say_what_file(options.run, out)
+            _say_what_file(options.run, run.n_bytes, out)
         console.say(out, "format", run.format_name)
         for title, text in run.details:
             console.say(out, title, text)
@@ -68,8 +69,6 @@ def act(options: argparse.Namespace, command: str) -> int:
         record = run.read(options.event, names[0])
         if record.reason:
             raise UsageError(f"{options.run}: event {options.event}: {record.reason}")
-        contract = load_bundle(options.model).contract
-        detector = replace(load_detector(), calibration=contract.detector.calibration)
         hits = rebuild_hits([record], detector, contract.hits)
         title = f"{options.run.name}, event {options.event}"
         if record.traces is not None:
@@ -85,8 +84,8 @@ def act(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _say_what_file(path: Path, out: Console) -> None:
-    console.say(out, "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+def _say_what_file(path: Path, n_bytes: int, out: Console) -> None:
+    console.say(out, "file", f"{path} ({n_bytes / 1e6:.1f} MB)")
 
 
 def _inspect_all(run: "Run", out: Console) -> None:

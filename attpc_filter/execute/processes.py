@@ -378,7 +378,8 @@ def _serve(pipe: Connection) -> None:
             if wanted is None:
                 continue
             path, some_events = wanted
-            with open_run(path, plan.config.root_options, some_events) as run:
+            channels = plan.detector.channels
+            with open_run(path, plan.config.root_options, some_events, channels) as run:
                 while (events := pipe.recv()) is not None:
                     pipe.send(stages.tag_batch(run, events))
     except (EOFError, BrokenPipeError, ConnectionResetError):

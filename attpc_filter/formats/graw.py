@@ -5,7 +5,7 @@ numbered from 0 in the order of GET's numbers, which are kept as ``id``; gaps in
 leave none in ours. The time stamp is that of the last frame that is not of CoBo 10, ``other`` that
 of CoBo 10, whose clock is the other DAQ's. Nothing is subtracted; the fixed-pattern-noise channels
 11, 22, 45 and 56 are no traces; time buckets without a sample are 0. Traces come in the order of
-CoBo, AsAd and of the samples.
+CoBo, AsAd, AGET and channel.
 
 An event that is not whole is unreadable, and its reason says what is missing: a frame of an AsAd
 that the run has, or one that is damaged, or there twice with different samples. A frame that is
@@ -17,6 +17,7 @@ data in such files, so that downscale triggers of the ion chamber cannot be reco
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +28,6 @@ from numpy.typing import NDArray
 from attpc_filter.errors import EmptyRunError, InputError
 from attpc_filter.formats import graw_kernels as kernels
 from attpc_filter.formats.graw_files import (
-    SUFFIX,
     close_files,
     files_of_run,
     list_frames,
@@ -35,8 +35,8 @@ from attpc_filter.formats.graw_files import (
     stack_of,
 )
 from attpc_filter.formats.graw_stream import GrawCopy, GrawList
-from attpc_filter.formats.run import Allocate, Run, Stream, StreamMode, allocate_new
-from attpc_filter.records import N_TRACE_COLUMNS, Record
+from attpc_filter.formats.run import Allocate, Run, Stream, StreamMode, allocate_new, run_number
+from attpc_filter.records import N_TIME_BUCKETS, N_TRACE_COLUMNS, Record
 
 #: Channels of an AGET that follow the fixed pattern noise, and have no pad.
 FPN_CHANNELS = (11, 22, 45, 56)
@@ -79,6 +79,9 @@ class GrawRun(Run):
 
     def __init__(self, path: Path, channels: NDArray[np.int64] | None = None) -> None:
         super().__init__(path)
+        self.number = _run_number(path)
+        self.n_samples = N_TIME_BUCKETS
+        self.knows_pads = channels is not None
         self.files = files_of_run(path)
         self._files = open_files(self.files)
         try:
@@ -133,7 +136,7 @@ class GrawRun(Run):
             n_rows, damage = self._decode(rows)
             if not damage:
                 traces = allocate(n_rows)
-                traces[:] = self._matrix[:n_rows]
+                np.take(self._matrix, self._order(n_rows), axis=0, out=traces)
                 return Record(event, name, traces, is_complete=True)
             reasons = [damage]
         return Record(event, name, reason="; ".join(reasons))
@@ -142,11 +145,7 @@ class GrawRun(Run):
         """Traces of an event, whole or not, shape (n_traces, 517)."""
         rows, _ = self._frames_of(event)
         n_rows, _ = self._decode(rows)
-        return self._matrix[:n_rows].copy()
-
-    def create_stream(self, path: Path, mode: StreamMode, label: str) -> Stream:
-        """Create a stream of this run (see :meth:`Run.create_stream`)."""
-        return (GrawCopy if mode == "copy" else GrawList)(self, path, label)
+        return self._matrix[self._order(n_rows)]
 
     def stream_suffix(self, mode: StreamMode) -> str:
         """Suffix of a stream's file."""
@@ -237,6 +236,11 @@ class GrawRun(Run):
         file = self._files[self.table.files[row]]
         return os.pread(file, int(frame[kernels.N_BYTES]), int(frame[kernels.OFFSET]))
 
+    def _order(self, n_rows: int) -> NDArray[np.int64]:
+        """The order of the traces that were decoded: by CoBo, AsAd, AGET and channel."""
+        cobo, asad, aget, channel = self._matrix[:n_rows, :4].T.astype(np.int64)
+        return np.argsort(cobo << 17 | asad << 9 | aget << 7 | channel)
+
     def _decode(self, rows: NDArray[np.int64]) -> tuple[int, str]:
         table = self.table
         files = np.array(self._files)[table.files[rows]]
@@ -258,22 +262,17 @@ class GrawRun(Run):
         return f"CoBo {pair >> 8} AsAd {pair & 255}"
 
 
-def is_graw(path: Path) -> bool:
-    """Whether a path is a folder of GET files, or a file that begins with a GET frame."""
-    if path.is_dir():
-        return next(path.rglob(f"*{SUFFIX}"), None) is not None
-    if not path.is_file():
-        return False
-    try:
-        files = open_files([path])
-    except InputError:
-        return False
-    try:
-        frames = np.zeros((1, kernels.N_FIELDS), np.int64)
-        count, _, _ = kernels.index_frames(files[0], path.stat().st_size, 0, frames)
-        return path.suffix == SUFFIX or count == 1
-    finally:
-        close_files(files)
+def create_graw_stream(run: Run, path: Path, mode: StreamMode, label: str) -> Stream:
+    """Create a stream of a run of GET frames (see :meth:`Run.create_stream`)."""
+    assert isinstance(run, GrawRun)
+    return (GrawCopy if mode == "copy" else GrawList)(run, path, label)
+
+
+def _run_number(path: Path) -> int:
+    """Run number: from the nearest of file and folders whose name has one, else 0."""
+    names = [path, *path.absolute().parents]
+    named = next((name for name in names if re.search(r"run\D?\d", name.name, re.I)), None)
+    return 0 if named is None else run_number(Path(named.name))
 
 
 def _pads_of(pairs: Iterable[int], channels: NDArray[np.int64] | None) -> NDArray[np.int32]:

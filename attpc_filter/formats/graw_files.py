@@ -2,8 +2,10 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +77,34 @@ def files_of_run(path: Path) -> list[Path]:
             f" one of: {names}"
         )
     return runs[0]
+
+
+def one_path_a_run(paths: Sequence[Path]) -> list[Path]:
+    """The paths without the ``.graw`` files of a run that an earlier path stands for already."""
+    seen: set[Path] = set()
+    kept = []
+    for path in paths:
+        if path.resolve() not in seen:
+            kept.append(path)
+            if path.is_file() and path.suffix == SUFFIX:
+                seen.update(file.resolve() for file in files_of_run(path))
+    return kept
+
+
+def is_graw(path: Path, head: bytes) -> bool:
+    """Whether a path is a folder with ``.graw`` files, or a file that begins with a GET frame.
+
+    A file that is called ``.graw`` is one, too, so that what is wrong with it can be said.
+    """
+    if path.is_dir():
+        return next(path.rglob(f"*{SUFFIX}"), None) is not None
+    if path.suffix == SUFFIX:
+        return True
+    if len(head) < 32 or head[0] & 0x70 or not 6 <= head[0] & 0x0F <= 12:
+        return False
+    order: Literal["little", "big"] = "little" if head[0] & 0x80 else "big"
+    kind, item_size = (int.from_bytes(head[at : at + 2], order) for at in (5, 10))
+    return (kind, item_size) in ((1, 4), (2, 2))
 
 
 def runs_of_files(files: list[Path]) -> list[list[Path]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,8 @@ import h5py
 import numpy as np
 
 from attpc_filter import __version__
-from attpc_filter.errors import OutputError
-from attpc_filter.formats.run import Stream
+from attpc_filter.errors import InputError, OutputError
+from attpc_filter.formats.run import Move, Stream
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 
 if TYPE_CHECKING:
@@ -129,17 +130,59 @@ class GrawList(Stream):
 
     def close(self) -> None:
         """Write the list."""
-        text = "\n".join([*self._lines, ""])
-        try:
-            with open(self._path, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+        _write_lines(self._path, self._lines)
 
     def abort(self) -> None:
         """Nothing to do: nothing was written."""
+
+
+def move_listed_events(
+    streams: Mapping[str, Path], moves: Sequence[Move], staged: Callable[[Path], Path]
+) -> None:
+    """Write the lists anew that events leave or enter.
+
+    Parameters
+    ----------
+    streams : mapping of str to Path
+        The run's lists by label; they stay as they are.
+    moves : sequence of Move
+        Which events go where.
+    staged : callable
+        Gives the name to write a list under until all are complete.
+
+    Raises
+    ------
+    InputError
+        If a list is not there, or lacks an event that should leave it.
+    OutputError
+        If a list cannot be written.
+    """
+    heads: dict[str, list[str]] = {}
+    lines: dict[str, dict[int, str]] = {}
+    for label, path in streams.items():
+        try:
+            text = path.read_text(encoding="utf-8").splitlines()
+            lines[label] = {int(row.split()[0]): row for row in text if not row.startswith("#")}
+        except (OSError, ValueError, IndexError) as error:
+            raise InputError(f"{path}: the list of events cannot be read: {error}") from error
+        heads[label] = [row for row in text if row.startswith("#")]
+    for move in moves:
+        if move.event not in lines[move.source]:
+            raise InputError(f"{streams[move.source]}: event {move.event} is not in it")
+        lines[move.target][move.event] = lines[move.source].pop(move.event)
+    for label in {label for move in moves for label in (move.source, move.target)}:
+        events = [row for _, row in sorted(lines[label].items())]
+        _write_lines(staged(streams[label]), heads[label] + events)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join([*lines, ""]))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _relative(source: Path, stream: Path) -> str:

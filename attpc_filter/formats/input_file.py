@@ -1,10 +1,13 @@
 """A file that is to be opened as a run, and what a format recognises it by."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
 from attpc_filter.formats.hdf5.file import open_file
@@ -12,6 +15,41 @@ from attpc_filter.root_options import RootOptions
 
 _HEAD_BYTES = 512
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+_NO_FORMAT = ", which is no event format; attpc-filter import makes a run of clouds in text"
+#: How text files begin that lie beside runs, and what they are.
+_TEXTS = (
+    (
+        re.compile(rb"\s*Event ID\s*:"),
+        "a single event as text (x, y, z, time bucket, charge), as ATTPCROOT's macros leave it;"
+        " attpc-filter import makes a run of such files",
+    ),
+    (
+        re.compile(rb"(?s:.{0,400})ANGLES:"),
+        "the geometry of a detector with strips as text; attpc-filter detector new begins a"
+        " detector file, for pads",
+    ),
+    (
+        re.compile(rb"\s*[\[{]"),
+        "JSON, which is no event format; attpc-filter import makes a run of clouds in text",
+    ),
+    (re.compile(rb"\s*<"), "XML or a web page" + _NO_FORMAT),
+    (
+        re.compile(rb"[\t\n\r -~]*\Z"),
+        "a text file" + _NO_FORMAT,
+    ),
+)
+
+
+def describe_head(head: bytes) -> str:
+    """What a file is that no format knows, judged by how it begins; empty if it does not tell."""
+    if not head:
+        return "an empty file"
+    for begins, what in _TEXTS:
+        if begins.match(head):
+            return what
+    return ""
 
 
 class InputFile:
@@ -23,6 +61,8 @@ class InputFile:
         The file.
     root : RootOptions, optional
         What to read if it is a ROOT file.
+    channels : ndarray of int64, shape (n, 5), optional
+        CoBo, AsAd, AGET, channel and pad, for files that know no pads.
 
     Attributes
     ----------
@@ -35,9 +75,15 @@ class InputFile:
         If it is not there, is no regular file, or cannot be opened.
     """
 
-    def __init__(self, path: Path, root: RootOptions | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        root: RootOptions | None = None,
+        channels: NDArray[np.int64] | None = None,
+    ) -> None:
         self.path = path
         self.root = root
+        self.channels = channels
         self._hdf5: h5py.File | None = None
         self.head = b""
         try:

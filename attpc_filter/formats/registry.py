@@ -11,13 +11,18 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attpc_filter.errors import EmptyRunError, InputError
+from attpc_filter.formats.graw_files import is_graw
+from attpc_filter.formats.graw_stream import move_listed_events
 from attpc_filter.formats.hdf5 import attpcroot, hit_store, merger, pytpc, spyral
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, describe_names, one_line
 from attpc_filter.formats.hdf5.moves import move_events
 from attpc_filter.formats.hdf5.run import Hdf5File, Hdf5Run
 from attpc_filter.formats.hdf5.stream import Hdf5Stream
-from attpc_filter.formats.input_file import InputFile
+from attpc_filter.formats.input_file import InputFile, describe_head
 from attpc_filter.formats.run import Events, Move, Run, Stream, StreamMaker, StreamMode
 from attpc_filter.root_options import RootOptions
 
@@ -128,6 +133,40 @@ def _root_format(name: str) -> Format:
     return Format(name, _begins_like_root, _open_root, _create_root_stream, _move_root_events)
 
 
+# -------------------------------------------------------------------------------------------- GET
+
+
+def _is_graw(file: InputFile) -> bool:
+    return is_graw(file.path, file.head)
+
+
+def _open_graw(file: InputFile, events: Events | None) -> Run:
+    from attpc_filter.formats.graw import GrawRun
+
+    run = GrawRun(file.path, file.channels)
+    if events is not None:
+        run.events = events
+    return run
+
+
+def _create_graw_stream(run: Run, path: Path, mode: StreamMode, label: str) -> Stream:
+    from attpc_filter.formats.graw import create_graw_stream
+
+    return create_graw_stream(run, path, mode, label)
+
+
+def _move_graw_events(
+    streams: Mapping[str, Path],
+    mode: StreamMode,
+    moves: Sequence[Move],
+    staged: Callable[[Path], Path],
+) -> None:
+    if mode == "copy":
+        move_events(merger.Merger2Run, streams, mode, moves, staged)
+    else:
+        move_listed_events(streams, moves, staged)
+
+
 # ---------------------------------------------------------------------------------------- the table
 
 #: In the order in which they are tried.
@@ -138,11 +177,15 @@ FORMATS: tuple[Format, ...] = (
     *map(_hdf5_format, pytpc.FORMATS),
     *map(_hdf5_format, attpcroot.FORMATS),
     *map(_root_format, ("ATTPCROOT traces", "ATTPCROOT hits", "ROOT tree")),
+    Format("GET frames", _is_graw, _open_graw, _create_graw_stream, _move_graw_events),
 )
 
 
 def open_run(
-    path: Path | str, root: RootOptions | None = None, events: Events | None = None
+    path: Path | str,
+    root: RootOptions | None = None,
+    events: Events | None = None,
+    channels: NDArray[np.int64] | None = None,
 ) -> Run:
     """Open a run file, whatever its format; recognised by content, not by name.
 
@@ -154,6 +197,9 @@ def open_run(
         What to read if it is a ROOT file; left out, it is found by class.
     events : list of (int, str), optional
         Its events, or some of them, where they are known: they are not looked for then.
+    channels : ndarray of int64, shape (n, 5), optional
+        CoBo, AsAd, AGET, channel and pad (:attr:`attpc_filter.rebuild.detector.Detector.channels`),
+        for GET's own files, which know no pads.
 
     Returns
     -------
@@ -165,7 +211,7 @@ def open_run(
     InputError
         If the file cannot be opened, is of no known format, or holds no events.
     """
-    file = InputFile(Path(path), root)
+    file = InputFile(Path(path), root, channels)
     try:
         row = _recognise(file)
         run = row.open(file, events)
@@ -223,13 +269,18 @@ def _recognise(file: InputFile) -> Format:
         if row.recognise(file):
             return row
     if file.path.is_dir():
-        raise InputError(f"{file.path}: a folder, not a run file")
+        raise InputError(
+            f"{file.path}: a folder, not a run file; only a folder of .graw files is a run"
+        )
     if file.hdf5 is not None:
         try:
             held = f"no known event format; it holds {describe_names(file.hdf5)}"
         except HDF5_ERRORS as error:
             raise InputError(f"{file.path}: damaged: {one_line(error)}") from error
+        held += ". Clouds of another program's: attpc-filter import makes a run of text or .npy"
     else:
+        if what := describe_head(file.head):
+            raise InputError(f"{file.path}: {what}")
         held = "not an HDF5 file, and of no other format"
     known = ", ".join(dict.fromkeys(row.name for row in _all_formats()))
     raise InputError(f"{file.path}: {held}. Known are: {known}")

@@ -106,6 +106,10 @@ class Run(ABC):
         How the file's hits were made from traces, if it holds such and says so.
     stream_maker : callable or None
         Creates its streams; None if its format has none. The registry sets it.
+    files : list of Path
+        All its files.
+    knows_pads : bool
+        Whether its traces know their pads: in the file, or by the channels that it was opened with.
     """
 
     format_name: ClassVar[str]
@@ -117,11 +121,27 @@ class Run(ABC):
         self.n_samples: int | None = None
         self.hits_made: dict[str, Any] | None = None
         self.stream_maker: StreamMaker | None = None
+        self.files = [path]
+        self.knows_pads = True
 
     @property
     def has_streams(self) -> bool:
         """Whether streams can be made of it."""
         return self.stream_maker is not None
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all its files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person must know before the events are used, a line each."""
+        return []
+
+    def stream_suffix(self, mode: StreamMode) -> str:
+        """Suffix of a stream's file: that of the run's, unless the format says otherwise."""
+        return self.path.suffix
 
     @property
     def details(self) -> list[tuple[str, str]]:

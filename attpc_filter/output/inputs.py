@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attpc_filter.errors import InputError, UsageError
+from attpc_filter.formats.graw_files import SUFFIX, files_of_run
 from attpc_filter.formats.registry import require_known
 from attpc_filter.root_options import RootOptions
 
@@ -71,8 +72,8 @@ def _what_is_wrong(path: Path, out: Path, root: RootOptions | None) -> str:
 def fingerprint(path: Path) -> dict[str, Any]:
     """Take size, time and a SHA-256 over samples of the whole file: quick for any size of run.
 
-    The samples are the first and the last MiB, and 64 KiB at 64 places spread evenly. Of a folder
-    all files are taken together.
+    The samples are the first and the last MiB, and 64 KiB at 64 places spread evenly. Of a run of
+    several files all are taken together.
 
     Raises
     ------
@@ -83,8 +84,8 @@ def fingerprint(path: Path) -> dict[str, Any]:
     try:
         status = path.stat()
         size, modified_ns = status.st_size, status.st_mtime_ns
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.is_file())
+        files = input_files(path)
+        if files != [path]:
             size = 0
             for file in files:
                 of_file = _add_samples(file, digest)
@@ -104,6 +105,13 @@ def fingerprint(path: Path) -> dict[str, Any]:
         "inode": status.st_ino,
         "sha256_of_samples": digest.hexdigest(),
     }
+
+
+def input_files(path: Path) -> list[Path]:
+    """All files of an input: those in a folder; of a ``.graw`` file also those of its run."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return files_of_run(path) if path.suffix == SUFFIX else [path]
 
 
 def _add_samples(path: Path, digest: "hashlib._Hash") -> os.stat_result:

@@ -52,6 +52,7 @@ class RunOutcome:
     reasons: dict[str, int] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
     mode: str = ""
+    notes: list[str] = field(default_factory=list)
     tag_table: str = ""
     hit_store: str = ""
     latents: str = ""

@@ -80,7 +80,7 @@ class RunWriter:
                 )
             if config.streams != "none" and run.has_streams:
                 for label in [*self._classes, UNCERTAIN, UNREADABLE]:
-                    path = staged(label, source.suffix)
+                    path = staged(label, run.stream_suffix(config.streams))
                     self._streams[label] = run.create_stream(path, config.streams, label)
         except BaseException:
             self._abort()

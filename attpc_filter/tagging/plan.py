@@ -12,7 +12,7 @@ from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.run import Run
 from attpc_filter.rebuild.detector import Detector
-from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector
+from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector, shipped_detectors
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.contract import Contract
 from attpc_filter.score.outputs import further_columns
@@ -60,7 +60,10 @@ class Plan:
         """What decides which hits traces become; a hit store keeps it."""
         settings = asdict(self.contract.hits)
         del settings["min_hits"]  # says which events are scored, not what their hits are
-        return settings | {"pad_plane_sha256": self.detector.plane.sha256}
+        settings["pad_plane_sha256"] = self.detector.plane.sha256
+        if not self.detector.frame.is_plain:  # then hits keep the z that they were made with
+            settings["frame"] = asdict(self.detector.frame) | asdict(self.detector.calibration)
+        return settings
 
     def table_metadata(self, path: Path) -> dict[str, Any]:
         """What the tag table of a run says about how it was made."""
@@ -84,6 +87,12 @@ class Plan:
             If the run's traces have another number of samples than the detector, or the run holds
             hits that were not made as the model wants them.
         """
+        if not run.knows_pads:
+            raise InputError(
+                f"{run.path}: {run.format_name} know no pads, and detector {self.detector.name}"
+                " does not say which channel reads which; give its table the columns cobo, asad,"
+                " aget and channel"
+            )
         expected = self.detector.n_samples
         if run.n_samples is not None and run.n_samples != expected:
             raise InputError(
@@ -95,14 +104,14 @@ class Plan:
 
     def _require_same_hits(self, run: Run, made: dict[str, Any]) -> None:
         wanted = self.how_hits_are_made()
-        differ = [name for name in wanted if made.get(name) != wanted[name]]
-        if "pad_plane_sha256" in differ:
+        differ = [name for name in made | wanted if made.get(name) != wanted.get(name)]
+        if {"pad_plane_sha256", "frame"} & set(differ):
             raise InputError(
-                f"{run.path}: its hits were made with another pad plane; give the"
+                f"{run.path}: its hits were made with another detector; give the"
                 " --detector that it was made with, or the raw run"
             )
         if differ:
-            texts = [f"{name} {made.get(name)}, not {wanted[name]}" for name in differ]
+            texts = [f"{name} {made.get(name)}, not {wanted.get(name)}" for name in differ]
             raise InputError(
                 f"{run.path}: its hits were made otherwise than model {self.contract.name} wants"
                 f" them ({', '.join(texts)}); give it the raw run"
@@ -134,22 +143,44 @@ def make_plan(config: Config) -> Plan:
             f"keep_hits: model {bundle.path} makes hits of traces and keeps them to itself; take"
             " the bundle that it was made of"
         )
-    return Plan(config, bundle, _detector_of(config, bundle), thresholds)
+    return Plan(config, bundle, choose_detector(config, contract), thresholds)
 
 
-def _detector_of(config: Config, bundle: Bundle) -> Detector:
-    """The runs' detector: the one that the options name, or the model's."""
-    of_model = bundle.contract.detector
-    detector = load_detector(config.detector or DEFAULT_NAME)
+def choose_detector(config: Config, contract: Contract) -> Detector:
+    """Load the runs' detector: the one that the options name, or the model's.
+
+    A model that reads hits is sound for other pads, samples and drift: hits are in mm, and in the
+    frame of the beam. One that reads traces has them built in.
+
+    Raises
+    ------
+    UsageError
+        If there is no such detector, its files are wrong, or the model cannot be used with it.
+    """
+    of_model = contract.detector
+    name = config.detector or of_model.name or DEFAULT_NAME
+    if not config.detector and name not in shipped_detectors():
+        raise UsageError(
+            f"model {contract.name}: it was made for detector {name}, whose file does not ship;"
+            " give it with --detector"
+        )
+    detector = load_detector(name)
     calibration = detector.calibration if config.detector else of_model.calibration
     given = {name: v for name in _CALIBRATION if (v := getattr(config, name)) is not None}
     try:
         detector = replace(detector, calibration=replace(calibration, **given))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if bundle.contract.traces is not None and detector.n_samples != of_model.n_samples:
-        raise UsageError(
-            f"detector {detector.name}: traces of {detector.n_samples} samples, model"
-            f" {bundle.path} reads {of_model.n_samples}; take the bundle that it was made of"
-        )
+    if contract.traces is not None:
+        if detector.n_samples != of_model.n_samples:
+            raise UsageError(
+                f"detector {detector.name}: traces of {detector.n_samples} samples, model"
+                f" {contract.name} reads {of_model.n_samples}; take the bundle that it was made of"
+            )
+        if not detector.frame.is_plain:
+            raise UsageError(
+                f"detector {detector.name}: its beam is tilted, off axis or reversed, and model"
+                f" {contract.name} makes hits itself, as if it were not; take the bundle that it"
+                " was made of"
+            )
     return detector

@@ -1,6 +1,6 @@
 """Damage GET's files at random and see what becomes of the events.
 
-``python -m tests.formats.graw_fuzz 6000`` damages so many files and prints what came of them: a
+``python -m tests.formats.graw_fuzz 6000 7`` damages so many files and prints what came of them: a
 clear error, events that are unreadable, events that are read as they were; or, what must not be,
 wrong numbers, a crash, a hang.
 

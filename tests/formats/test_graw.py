@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
 from attpc_filter.formats.graw import GrawRun
+from attpc_filter.formats.registry import open_run
 from attpc_filter.records import Record
 from tests import graw_files
 from tests.graw_files import Style, frame, split, write_run
@@ -286,7 +287,7 @@ def test_copies_are_merger_files(tmp_path: Path) -> None:
     del written[0, 3][1]
     for (cobo, asad), parts in written.items():
         (tmp_path / f"CoBo{cobo}_AsAd{asad}_x_0000.graw").write_bytes(b"".join(parts))
-    with GrawRun(tmp_path, channel_map()) as run:
+    with open_run(tmp_path, channels=channel_map()) as run:
         stream = run.create_stream(tmp_path / "s.h5", "copy", "proton")
         for number in (1, 3):
             stream.add(Record(number, f"event_{number}"))
@@ -302,7 +303,7 @@ def test_copies_are_merger_files(tmp_path: Path) -> None:
 
 
 def test_lists_name_the_events(tmp_path: Path) -> None:
-    with GrawRun(write_run(tmp_path / "run", EVENTS), channel_map()) as run:
+    with open_run(write_run(tmp_path / "run", EVENTS), channels=channel_map()) as run:
         stream = run.create_stream(tmp_path / "s.txt", "link", "proton")
         for number in (1, 3):
             stream.add(Record(number, f"event_{number}"))

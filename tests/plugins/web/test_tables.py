@@ -8,8 +8,9 @@ pytest.importorskip("attpc_filter_web", reason="needs plugins/web")
 pytest.importorskip("attpc_export", reason="needs export")
 
 from attpc_export.data.labelled import UNLABELLED, read_labels
-from attpc_filter.errors import UsageError
 from attpc_filter_web.tables import merge, to_csv
+
+from attpc_filter.errors import UsageError
 from tests.plugins.web.test_store import answer, fill, said
 
 
