@@ -13,8 +13,8 @@ from attpc_filter import __version__
 from attpc_filter.commands import Command
 from attpc_filter.errors import AttpcFilterError, UsageError, debugging
 
-#: Each command's word and help. The module ``attpc_filter.commands.WORD`` holds the rest; it is
-#: imported only if the command is called, so that ``--help`` is quick.
+#: Each command's word and help. The module ``attpc_filter.commands.WORD``, with ``_`` for ``-``,
+#: holds the rest; it is imported only if the command is called, so that ``--help`` is quick.
 COMMANDS = {
     "run": "read, rebuild, score and tag run files; write tags and streams",
     "inspect": "what kind of file, which events, sizes; a picture of an event",
@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": "how fast a run is filtered here, step by step, and what limits it",
     "models": "the bundles at hand and their contracts",
     "config": "write a commented example of a configuration",
+    "warm-up": "compile all kernels now, for an image or a cluster",
 }
 #: Other distributions add commands under this name, see :mod:`attpc_filter.commands`.
 ENTRY_POINTS = "attpc_filter.commands"
@@ -98,7 +99,8 @@ def _complain(text: str) -> None:
 def _load(word: str) -> Command | None:
     """The module of a command; None if there is no such command."""
     if word in COMMANDS:
-        return cast(Command, importlib.import_module(f"attpc_filter.commands.{word}"))
+        module = word.replace("-", "_")
+        return cast(Command, importlib.import_module(f"attpc_filter.commands.{module}"))
     point = _installed().get(word) if word else None
     if point is None:
         return None

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace, command: str) -> int:
     """Tag the runs; say where the results are."""
+    from attpc_filter.compiled import is_compiled
     from attpc_filter.output.manifest import MANIFEST_NAME
     from attpc_filter.pipeline import run_job
     from attpc_filter.progress import Display, summary_table
@@ -39,6 +40,8 @@ def act(options: argparse.Namespace, command: str) -> int:
     if options.overwrite:  # its name until runs that are done already were left as they are
         log.print("--overwrite is called --restart now", highlight=False)
         config = replace(config, restart=True)
+    if not is_compiled("hdf5-reading"):
+        log.print("compiling for this processor, once: about 20 s", highlight=False)
     display = Display(log)
     try:
         status, job, outcomes = run_job(options.runs, options.out, config, display, command)

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from attpc_filter.compiled import is_compiled
 from attpc_filter.config import Config
 from attpc_filter.errors import AttpcFilterError, InputError
 from attpc_filter.execute.base import Executor
@@ -38,6 +39,7 @@ from attpc_filter.interrupts import check_interrupted
 from attpc_filter.tagging.batch import Batch, join_batches
 from attpc_filter.tagging.plan import Plan
 from attpc_filter.tagging.stages import Stages, set_aside
+from attpc_filter.tagging.warm import LINKING, compile_for_writing
 
 _TICK_S = 0.1
 #: Batches a worker that are under way: one that it works on, the next, and one that has come.
@@ -94,6 +96,8 @@ class WorkerPool(Executor):
         self._plan = plan
         for worker in self._workers:
             worker.load(plan)
+        if not is_compiled(LINKING):  # while the workers compile what they need
+            compile_for_writing()
 
     def wait(self) -> None:
         """Wait until all workers are ready."""

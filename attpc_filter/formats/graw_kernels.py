@@ -4,7 +4,9 @@ Not typed: numba compiles each for the arrays that its caller hands over.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from attpc_filter.compiled import njit
 
 #: Columns of a table of frames; DOUBTFUL: what follows the frame is damaged, it may lack bytes.
 OFFSET, N_BYTES, HEADER_BYTES, N_ITEMS, FULL, LITTLE, EVENT, TIME, COBO, ASAD, DOUBTFUL = range(11)

@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from attpc_filter.compiled import njit
 
 #: Centres of arcs are looked for up to this far from the beam axis, in squares of this side [mm].
 CENTRE_REACH = 500.0

@@ -6,8 +6,8 @@ Not typed: numba compiles each for the arrays that its caller hands over. All re
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from attpc_filter.compiled import njit
 from attpc_filter.rebuild.detector import DEFAULT_SAMPLES, SAMPLES_A_BLOCK
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN
 

@@ -22,6 +22,7 @@ from attpc_filter.score.scorer import Scorer
 from attpc_filter.tag import UNREADABLE, assign_tags
 from attpc_filter.tagging.batch import Batch, Example, no_hits, origins_of
 from attpc_filter.tagging.plan import Plan
+from attpc_filter.tagging.warm import compile_for_tagging
 
 #: Events that go through the stages together, and that the model scores in one call.
 BATCH_EVENTS = 64
@@ -60,9 +61,7 @@ class Stages:
         n_rows = BUFFER_TRACES if traces is None else traces.n_traces
         n_columns = N_HARDWARE_COLUMNS + plan.detector.n_samples
         self.buffer = np.empty((n_rows, n_columns), np.int16)
-        if traces is None:  # compile the kernels, or load them from numba's cache
-            record = Record(0, "", traces=np.zeros((1, n_columns), np.int16))
-            plan.contract.make_inputs(self.rebuild([record]))
+        compile_for_tagging(plan)
 
     @property
     def device(self) -> str:

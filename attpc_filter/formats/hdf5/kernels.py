@@ -14,7 +14,9 @@ import functools
 import llvmlite.binding as llvm
 import numpy as np
 from h5py import h5d
-from numba import njit, types
+from numba import types
+
+from attpc_filter.compiled import njit
 
 _ID, _POINTER = types.int64, types.intp
 _STATUS = types.int32  # negative on errors

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from h5py import h5f, h5g, h5p
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
+from attpc_filter.compiled import njit
 from attpc_filter.formats.hdf5 import kernels
 
 _ID, _POINTER = types.int64, types.intp

@@ -9,7 +9,8 @@ program says: ``-(16 * step + reason)`` with one of the reasons below.
 """
 
 import numpy as np
-from numba import njit
+
+from attpc_filter.compiled import njit
 
 # steps of a program: [what, a, b]
 SKIP = 0  # a bytes
