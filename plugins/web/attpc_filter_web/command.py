@@ -29,7 +29,6 @@ from attpc_filter_web.store import UNSURE, Context, Store
 from attpc_filter_web.suggest import Suggester
 
 USES_KERNELS = True
-_SEED = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,8 +136,16 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def make_session(options: argparse.Namespace) -> Session:
+def make_session(options: argparse.Namespace, seed: int = 1) -> Session:
     """Load all that the pages show.
+
+    Parameters
+    ----------
+    options : Namespace
+        The parsed arguments.
+    seed : int
+        Of the random order, of repeats and of the trust sample; a server always takes the same, so
+        that it goes on where it was.
 
     Raises
     ------
@@ -176,7 +183,7 @@ def make_session(options: argparse.Namespace) -> Session:
             catalogue,
             suggester,
             options.repeats,
-            _SEED,
+            seed,
             [] if flips is None else [flip["row"] for flip in flips["flips"]],
             listed,
         ),
@@ -184,7 +191,7 @@ def make_session(options: argparse.Namespace) -> Session:
         geometry=_geometry(detector),
         flips=flips,
         clusters=None if options.clusters is None else load_clusters(options.clusters, catalogue),
-        seed=_SEED,
+        seed=seed,
     )
 
 

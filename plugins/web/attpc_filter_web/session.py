@@ -69,12 +69,12 @@ class Session:
         self._context = context
         self._context_id: int | None = None
         self._chooser = chooser
-        self._suggester = suggester
+        self.suggester = suggester
         self._geometry = geometry
         self._flips = flips
         self._clusters = clusters
         self._seed = seed
-        self._suggester.consider(labels_by_row(catalogue, store.answers()))
+        self.suggester.consider(labels_by_row(catalogue, store.answers()))
 
     def setup(self) -> dict[str, Any]:
         """What a page needs to know before the first event."""
@@ -126,8 +126,8 @@ class Session:
             "said": said,
             "upcoming": None if after is None else after.row,
             "n_answers": len(own),
-            "suggestions": self._suggester.n_made,
-            "suggestions_error": self._suggester.error,
+            "suggestions": self.suggester.n_made,
+            "suggestions_error": self.suggester.error,
         }
 
     def _said(self, task: Choice | None, answers: Sequence[Answer]) -> dict[str, str]:
@@ -181,7 +181,7 @@ class Session:
             ),
             self._context_number(),
         )
-        self._suggester.consider(labels_by_row(self.catalogue, self._store.answers()))
+        self.suggester.consider(labels_by_row(self.catalogue, self._store.answers()))
         following = {} if policy == "gallery" else self.next(labeller, policy, filter_text)
         return {
             "uuid": written.uuid,
