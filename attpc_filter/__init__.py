@@ -32,10 +32,13 @@ if TYPE_CHECKING:
         tag_run,
         write_whole,
     )
+    from attpc_filter.output.latents import read_latents
+    from attpc_filter.output.manifest import Manifest, read_manifest
     from attpc_filter.output.tag_table import read_tags
+    from attpc_filter.rebuild.clean import CleanSettings, find_signal
     from attpc_filter.rebuild.detector import Detector, ZCalibration
     from attpc_filter.rebuild.detector_file import load_detector
-    from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
+    from attpc_filter.rebuild.hits import HitSettings, rebuild_hits, subtract_baseline
     from attpc_filter.records import Hits, Record
     from attpc_filter.score.bundle import Bundle, load_bundle, shipped_bundles
     from attpc_filter.score.contract import Contract
@@ -62,10 +65,13 @@ _HOMES = {
         "tag_run",
         "write_whole",
     ),
+    "output.latents": ("read_latents",),
+    "output.manifest": ("Manifest", "read_manifest"),
     "output.tag_table": ("read_tags",),
+    "rebuild.clean": ("CleanSettings", "find_signal"),
     "rebuild.detector": ("Detector", "ZCalibration"),
     "rebuild.detector_file": ("load_detector",),
-    "rebuild.hits": ("HitSettings", "rebuild_hits"),
+    "rebuild.hits": ("HitSettings", "rebuild_hits", "subtract_baseline"),
     "records": ("Hits", "Record"),
     "score.bundle": ("Bundle", "load_bundle", "shipped_bundles"),
     "score.contract": ("Contract",),
@@ -84,6 +90,7 @@ __all__ = [
     "AttpcFilterError",
     "Batch",
     "Bundle",
+    "CleanSettings",
     "Config",
     "Contract",
     "Detector",
@@ -92,6 +99,7 @@ __all__ = [
     "HitSettings",
     "Hits",
     "InputError",
+    "Manifest",
     "Output",
     "OutputError",
     "Plan",
@@ -104,6 +112,7 @@ __all__ = [
     "UsageError",
     "ZCalibration",
     "__version__",
+    "find_signal",
     "keep_events",
     "known_tags",
     "load_bundle",
@@ -113,11 +122,14 @@ __all__ = [
     "make_executor",
     "make_plan",
     "open_run",
+    "read_latents",
+    "read_manifest",
     "read_tags",
     "rebuild_hits",
     "score_hits",
     "shipped_bundles",
     "start_executor",
+    "subtract_baseline",
     "tag_events",
     "tag_run",
     "write_whole",

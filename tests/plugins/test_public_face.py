@@ -22,23 +22,6 @@ STILL_PRIVATE = {
         "attpc_filter.tag",
         "attpc_filter.tagging.stages",
     },
-    "web": {
-        "attpc_filter.config",
-        "attpc_filter.errors",
-        "attpc_filter.formats.registry",
-        "attpc_filter.formats.run",
-        "attpc_filter.output.latents",
-        "attpc_filter.output.manifest",
-        "attpc_filter.output.tag_table",
-        "attpc_filter.rebuild.clean",
-        "attpc_filter.rebuild.detector",
-        "attpc_filter.rebuild.detector_file",
-        "attpc_filter.rebuild.hits",
-        "attpc_filter.rebuild.padplane",
-        "attpc_filter.records",
-        "attpc_filter.root_options",
-        "attpc_filter.score.bundle",
-    },
 }
 
 

@@ -5,7 +5,7 @@ Pages address an event by its row here, so no path comes from outside.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.errors import UsageError
-from attpc_filter.formats.registry import open_run
-from attpc_filter.formats.run import run_number
-from attpc_filter.output.latents import read_latents
-from attpc_filter.output.manifest import MANIFEST_NAME, read_manifest
-from attpc_filter.output.tag_table import read_tags, scores_of
-from attpc_filter.root_options import RootOptions
+from attpc_filter import (
+    Config,
+    Manifest,
+    UsageError,
+    open_run,
+    read_latents,
+    read_manifest,
+    read_tags,
+)
 
 _RUN_SUFFIXES = (".h5", ".hdf5", ".root", ".graw")
+_MANIFEST_NAME = "manifest.json"
 #: Tags of events that are not for labelling.
 _NOT_LABELLED = ("passthrough", "unreadable")
 
@@ -76,8 +79,8 @@ class Catalogue:
         Hits; -1 where it is not known yet.
     latent : ndarray of float32, shape (n_events, latent_size), or None
         NaN where an event was not scored; None if the folder has no latents.
-    manifest : dict
-        Of the output folder; empty without one.
+    manifest : Manifest or None
+        Of the output folder; None without one.
     """
 
     sources: list[Source]
@@ -91,7 +94,7 @@ class Catalogue:
     novelty: NDArray[np.float32]
     n_hits: NDArray[np.int64]
     latent: NDArray[np.float32] | None = None
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: Manifest | None = None
 
     def __len__(self) -> int:
         return len(self.run)
@@ -131,7 +134,7 @@ class Catalogue:
         return [*(c for c in self.classes if c in found), *sorted(found - set(self.classes))]
 
 
-def load_catalogue(paths: Sequence[Path], root: RootOptions | None = None) -> Catalogue:
+def load_catalogue(paths: Sequence[Path], config: Config | None = None) -> Catalogue:
     """List the events of run files and folders of them, or of an output folder.
 
     Parameters
@@ -139,7 +142,7 @@ def load_catalogue(paths: Sequence[Path], root: RootOptions | None = None) -> Ca
     paths : sequence of Path
         Run files and folders of run files; or one output folder of ``attpc-filter run``, and
         beside it run files that have moved since.
-    root : RootOptions, optional
+    config : Config, optional
         What to read of ROOT files.
 
     Raises
@@ -147,14 +150,14 @@ def load_catalogue(paths: Sequence[Path], root: RootOptions | None = None) -> Ca
     UsageError
         If there is nothing to read, or two runs have the same number.
     """
-    outputs = [path for path in paths if (path / MANIFEST_NAME).is_file()]
+    outputs = [path for path in paths if (path / _MANIFEST_NAME).is_file()]
     others = [path for path in paths if path not in outputs]
     files = [file for path in others for file in _run_files(path)]
     if len(outputs) > 1:
         raise UsageError(f"{outputs[1]}: give one output folder; compare two with --compare")
     if outputs:
         return _of_output(outputs[0], files)
-    return _of_runs(files, root)
+    return _of_runs(files, config or Config())
 
 
 def _run_files(path: Path) -> list[Path]:
@@ -168,10 +171,10 @@ def _run_files(path: Path) -> list[Path]:
     return files
 
 
-def _of_runs(files: Sequence[Path], root: RootOptions | None) -> Catalogue:
+def _of_runs(files: Sequence[Path], config: Config) -> Catalogue:
     sources, events = [], []
     for file in files:
-        with open_run(file, root) as run:
+        with open_run(file, config.root_options) as run:
             sources.append(Source(run.number, file.resolve()))
             events.append(np.array([number for number, _ in run.events], np.int64))
     _require_different_numbers(sources)
@@ -193,21 +196,25 @@ def _of_runs(files: Sequence[Path], root: RootOptions | None) -> Catalogue:
 
 def _of_output(folder: Path, moved: Sequence[Path]) -> Catalogue:
     manifest = read_manifest(folder)
-    entries = [entry for entry in manifest["runs"] if not entry["error"]]
+    entries = [entry for entry in manifest.runs if entry.tag_table]
     if not entries:
         raise UsageError(f"{folder}: no run in it was filtered, so there is nothing to label")
-    by_number = {run_number(file): file for file in moved}
+    by_number = {_number(file): file for file in moved}
     sources, parts, latents = [], [], []
     classes: list[str] = []
     for entry in entries:
-        table, metadata = read_tags(folder / str(entry["tag_table"]))
+        table, metadata = read_tags(folder / entry.tag_table)
         if classes and json.loads(metadata["classes"]) != classes:
             raise UsageError(f"{folder}: its runs were tagged with different classes")
         classes = json.loads(metadata["classes"])
-        sources.append(_source(folder, entry, metadata.get("input", ""), by_number))
-        parts.append((table, scores_of(table, classes)))
-        if entry.get("latents"):
-            latents.append(read_latents(folder / str(entry["latents"]))[1])
+        store = folder / entry.hit_store if entry.hit_store else None
+        written = [Path(metadata["input"])] if "input" in metadata else []
+        candidates = [*written, Path(entry.input)]
+        sources.append(_source(folder, entry.run, store, candidates, by_number))
+        scores = [table.column(f"score_{name}").to_numpy() for name in classes]
+        parts.append((table, np.stack(scores, axis=1).astype(np.float32, copy=False)))
+        if entry.latents:
+            latents.append(read_latents(folder / entry.latents)[1])
     _require_different_numbers(sources)
     tables = [table for table, _ in parts]
     counts = [table.num_rows for table in tables]
@@ -234,17 +241,22 @@ def _of_output(folder: Path, moved: Sequence[Path]) -> Catalogue:
     )
 
 
-def _source(folder: Path, entry: dict[str, Any], written: str, moved: dict[int, Path]) -> Source:
-    """Find the run of an entry: given anew, where its tag table says, or in the hits kept of it."""
-    number = int(entry["run"])
-    store = folder / str(entry["hit_store"]) if entry.get("hit_store") else None
-    candidates = [moved.get(number), Path(written) if written else None, Path(entry["input"])]
-    run = next((path for path in candidates if path is not None and path.is_file()), None)
+def _source(
+    folder: Path, number: int, store: Path | None, written: Sequence[Path], moved: dict[int, Path]
+) -> Source:
+    """Find a run: given anew, where the folder's books say, or in the hits that were kept of it."""
+    candidates = [*([moved[number]] if number in moved else []), *written]
+    run = next((path for path in candidates if path.is_file()), None)
     if run is None and store is None:
         raise UsageError(
-            f"{folder}: its run {entry['input']} is not where it was; give the run's file too"
+            f"{folder}: its run {written[-1]} is not where it was; give the run's file too"
         )
     return Source(number, None if run is None else run.resolve(), store)
+
+
+def _number(file: Path) -> int:
+    with open_run(file) as run:
+        return run.number
 
 
 def _require_different_numbers(sources: Sequence[Source]) -> None:

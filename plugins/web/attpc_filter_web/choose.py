@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.errors import UsageError
+from attpc_filter import UsageError
 from attpc_filter_web.agreement import disagreements
 from attpc_filter_web.catalogue import Catalogue
 from attpc_filter_web.filters import select

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from attpc_filter.errors import OutputError, UsageError
+from attpc_filter import OutputError, UsageError
 from attpc_filter_web.catalogue import Catalogue
 
 _EVENTS_NAME = "clusters.csv"

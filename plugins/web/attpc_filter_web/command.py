@@ -7,17 +7,19 @@ import ipaddress
 import secrets
 import socket
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attpc_filter.config import Config
-from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.rebuild.detector import Detector, ZCalibration
-from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector
-from attpc_filter.score.bundle import load_bundle
+from attpc_filter import (
+    Config,
+    Detector,
+    Manifest,
+    OutputError,
+    UsageError,
+    make_plan,
+)
 from attpc_filter_web import tables
 from attpc_filter_web.catalogue import Catalogue, load_catalogue
 from attpc_filter_web.choose import Chooser
@@ -154,17 +156,14 @@ def make_session(options: argparse.Namespace, seed: int = 1) -> Session:
     """
     catalogue = load_catalogue(options.paths)
     manifest = catalogue.manifest
-    config = _config(manifest, options.detector)
-    bundle = load_bundle(options.model or manifest.get("model", {}).get("path", "default"))
-    contract = bundle.contract
-    if not options.model and manifest and bundle.sha256 != manifest["model"]["sha256"]:
+    config = _config(manifest, options)
+    plan = make_plan(config)
+    contract, detector, sha256 = plan.bundle.contract, plan.detector, plan.bundle.sha256
+    if not options.model and manifest is not None and sha256 != manifest.model["sha256"]:
         raise UsageError(
-            f"model {bundle.path}: is not the one that made this folder any more; give it with"
+            f"model {plan.bundle.path}: is not the one that made this folder any more; give it with"
             " --model"
         )
-    detector = _detector(
-        config, ZCalibration(**manifest.get("calibration", asdict(contract.detector.calibration)))
-    )
     classes = tuple(options.classes or (entry.name for entry in contract.classes))
     if len(classes) < 2 or len(set(classes)) < len(classes) or len(classes) > 9:
         raise UsageError(f"--classes {' '.join(classes)}: give two to nine different names")
@@ -173,12 +172,12 @@ def make_session(options: argparse.Namespace, seed: int = 1) -> Session:
     suggester = Suggester(catalogue, options.refit_every)
     flips = None if options.compare is None else compare_with(catalogue, options.compare)
     listed = [] if options.list is None else _read_list(options.list, catalogue)
-    reader = EventReader(catalogue, detector, contract.hits, contract.clean, config.root_options)
+    reader = EventReader(catalogue, detector, contract.hits, contract.clean, config)
     return Session(
         catalogue=catalogue,
         reader=reader,
         store=Store(options.labels[0]),
-        context=Context(contract.name, bundle.sha256, detector.name, detector.sha256, classes),
+        context=Context(contract.name, sha256, detector.name, detector.sha256, classes),
         chooser=Chooser(
             catalogue,
             suggester,
@@ -195,22 +194,17 @@ def make_session(options: argparse.Namespace, seed: int = 1) -> Session:
     )
 
 
-def _config(manifest: dict[str, Any], detector: str | None) -> Config:
-    """The options that the folder was made with, of those that decide what hits there are."""
-    if not manifest:
-        return Config(detector=detector or "")
-    if detector:
+def _config(manifest: Manifest | None, options: argparse.Namespace) -> Config:
+    """The options that decide what hits there are: those that the folder was made with."""
+    if manifest is None:
+        return Config(model=options.model or "default", detector=options.detector or "")
+    if options.detector:
         raise UsageError("--detector: the folder has its own; give run files to take another one")
+    names = ("detector", "root_", "micromegas_", "window_")  # of the detector, and of ROOT files
     given: dict[str, Any] = {
-        name: value
-        for name, value in manifest["config"].items()
-        if name.startswith(("detector", "root_"))
+        name: value for name, value in manifest.config.items() if name.startswith(names)
     }
-    return Config(**given)
-
-
-def _detector(config: Config, calibration: ZCalibration) -> Detector:
-    return replace(load_detector(config.detector or DEFAULT_NAME), calibration=calibration)
+    return Config(**given | {"model": options.model or manifest.model["path"]})
 
 
 def _geometry(detector: Detector) -> dict[str, Any]:

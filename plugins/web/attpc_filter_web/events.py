@@ -10,16 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.formats.registry import open_run
-from attpc_filter.formats.run import Run
-from attpc_filter.rebuild.clean import CleanSettings, find_signal
-from attpc_filter.rebuild.detector import Detector
-from attpc_filter.rebuild.hits import HitSettings, rebuild_hits, subtract_baseline
-from attpc_filter.rebuild.padplane import PadPlane
-from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN, Hits, Record
-from attpc_filter.root_options import RootOptions
+from attpc_filter import (
+    CleanSettings,
+    Config,
+    Detector,
+    Hits,
+    HitSettings,
+    Record,
+    Run,
+    find_signal,
+    open_run,
+    rebuild_hits,
+    subtract_baseline,
+)
 from attpc_filter_web.catalogue import Catalogue
 
+#: Columns of a trace matrix: the pad, and the first sample.
+_PAD, _SAMPLES = 4, 5
 #: Columns that the page gets of each hit, as float32, one column after the other.
 COLUMNS = ("x", "y", "z", "charge", "time_bucket", "pad", "signal")
 #: Events are kept in memory up to so many bytes, and runs up to so many open files.
@@ -70,7 +77,7 @@ class EventReader:
         How traces become hits: the bundle's.
     clean : CleanSettings
         Which hits count as noise: the bundle's, or the cut on neighbours where the bundle has none.
-    root : RootOptions, optional
+    config : Config
         What to read of ROOT files.
     """
 
@@ -80,13 +87,13 @@ class EventReader:
         detector: Detector,
         settings: HitSettings,
         clean: CleanSettings,
-        root: RootOptions | None = None,
+        config: Config,
     ) -> None:
         self.detector = detector
         self.settings = settings
         self.clean = replace(clean, mode="neighbours") if clean.mode == "none" else clean
         self._catalogue = catalogue
-        self._root = root
+        self._config = config
         self._lock = threading.Lock()
         self._runs: OrderedDict[int, tuple[Run, dict[int, str]]] = OrderedDict()
         self._kept: OrderedDict[int, EventView] = OrderedDict()
@@ -110,7 +117,7 @@ class EventReader:
         view = self.read(row)
         if view.traces is None:
             return None
-        rows = view.traces[view.traces[:, PAD_COLUMN] == pad]
+        rows = view.traces[view.traces[:, _PAD] == pad]
         if not len(rows):
             return None
         on_pad = view.hits.pad == pad
@@ -118,9 +125,9 @@ class EventReader:
         offset = float(plane.time_offset[pad]) if 0 <= pad < len(plane.x) else 0.0
         return {
             "pad": pad,
-            "hardware": rows[:, :PAD_COLUMN].tolist(),
-            "samples": rows[:, N_HARDWARE_COLUMNS:].tolist(),
-            "baselines": [self._baseline(row[N_HARDWARE_COLUMNS:]) for row in rows],
+            "hardware": rows[:, :_PAD].tolist(),
+            "samples": rows[:, _SAMPLES:].tolist(),
+            "baselines": [self._baseline(row[_SAMPLES:]) for row in rows],
             "peaks": (view.hits.time_bucket[on_pad] - offset).round(2).tolist(),
             "charges": view.hits.charge[on_pad].round(1).tolist(),
         }
@@ -140,7 +147,7 @@ class EventReader:
 
     def _open(self, source: int) -> tuple[Run, dict[int, str]]:
         if source not in self._runs:
-            run = open_run(self._catalogue.sources[source].path, self._root)
+            run = open_run(self._catalogue.sources[source].path, self._config.root_options)
             self._runs[source] = run, dict(run.events)
             if len(self._runs) > _MOST_RUNS:
                 self._runs.popitem(last=False)[1][0].close()
@@ -197,15 +204,16 @@ def to_bytes(view: EventView, about: dict[str, Any]) -> bytes:
     return len(text).to_bytes(4, "little") + text + content
 
 
-def pad_corners(plane: PadPlane) -> NDArray[np.float32]:
+def pad_corners(detector: Detector) -> NDArray[np.float32]:
     """Corners of every pad, shape (n_pads, 4, 2) [mm].
 
     The AT-TPC's pads are triangles, point up and point down in turn; the table of pads holds the
     middle of their height. Pads of any other plane are drawn as squares that just touch.
     """
+    plane = detector.plane
     x, y, scale = plane.x, plane.y, plane.scale
-    if not _has_triangles(plane):
-        half = _pitch(plane) / 2 * scale / max(float(scale.max()), 1e-6)
+    if not _has_triangles(detector):
+        half = _pitch(x, y) / 2 * scale / max(float(scale.max()), 1e-6)
         signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float32)
         centre = np.stack([x, y], axis=1)[:, None]
         squares: NDArray[np.float32] = (centre + signs * half[:, None, None]).astype(np.float32)
@@ -229,13 +237,14 @@ _N_AT_TPC_PADS = 10_240
 _UP_PARITY = 1
 
 
-def _has_triangles(plane: PadPlane) -> bool:
+def _has_triangles(detector: Detector) -> bool:
+    plane = detector.plane
     return len(plane.x) == _N_AT_TPC_PADS and set(np.unique(plane.scale)) == {0.5, 1.0}
 
 
-def _pitch(plane: PadPlane) -> float:
+def _pitch(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
     """Smallest distance between two of the first pads."""
-    place = np.stack([plane.x, plane.y], axis=1)[:2000]
+    place = np.stack([x, y], axis=1)[:2000]
     distance = np.linalg.norm(place[:50, None] - place[None], axis=2)
     distance = distance[distance > 0]
     return float(distance.min()) if len(distance) else 5.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.errors import UsageError
+from attpc_filter import UsageError
 from attpc_filter_web.catalogue import Catalogue
 
 _TERM = re.compile(r'([\w.+-]+?)(!=|<=|>=|=|<|>|~)("[^"]*"|\S+)')

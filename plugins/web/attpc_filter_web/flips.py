@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attpc_filter.errors import UsageError
+from attpc_filter import UsageError
 from attpc_filter_web.catalogue import Catalogue, load_catalogue
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from attpc_filter.errors import AttpcFilterError, UsageError
+from attpc_filter import AttpcFilterError, UsageError
 from attpc_filter_web.events import pad_corners, to_bytes
 from attpc_filter_web.security import Guard
 from attpc_filter_web.session import Session
@@ -132,7 +132,7 @@ def _bytes(content: bytes) -> Response:
 
 
 def _pads(session: Session) -> Response:
-    return _bytes(pad_corners(session.reader.detector.plane).astype("<f4").tobytes())
+    return _bytes(pad_corners(session.reader.detector).astype("<f4").tobytes())
 
 
 def _row(session: Session, request: Request) -> int:

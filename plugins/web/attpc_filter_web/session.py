@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attpc_filter.errors import UsageError
+from attpc_filter import UsageError
 from attpc_filter_web import agreement, tables, trust
 from attpc_filter_web.catalogue import Catalogue
 from attpc_filter_web.choose import POLICIES, Choice, Chooser, labels_by_row

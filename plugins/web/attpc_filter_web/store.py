@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from attpc_filter.errors import UsageError
+from attpc_filter import UsageError
 
 #: Version of the layout.
 STORE_VERSION = 1

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attpc_filter.errors import UsageError
+from attpc_filter import UsageError
 from attpc_filter_web.agreement import Key
 from attpc_filter_web.store import UNSURE, Answer, Context, Store
 
