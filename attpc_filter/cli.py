@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import os
 import shlex
 import sys
@@ -23,6 +24,9 @@ COMMANDS = {
     "tags": "a tag table as a ROOT friend tree, or the reverse",
     "bench": "how fast a run is filtered here, step by step, and what limits it",
     "models": "the bundles at hand and their contracts",
+    "detectors": "the detectors that ship",
+    "detector": "a detector file to begin with; what is wrong with one",
+    "import": "clouds of another program's, as text or .npy, made a run",
     "config": "write a commented example of a configuration",
     "warm-up": "compile all kernels now, for an image or a cluster",
 }
@@ -99,7 +103,7 @@ def _complain(text: str) -> None:
 def _load(word: str) -> Command | None:
     """The module of a command; None if there is no such command."""
     if word in COMMANDS:
-        module = word.replace("-", "_")
+        module = f"{word}_" if keyword.iskeyword(word) else word.replace("-", "_")
         return cast(Command, importlib.import_module(f"attpc_filter.commands.{module}"))
     point = _installed().get(word) if word else None
     if point is None:

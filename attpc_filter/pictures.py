@@ -228,6 +228,34 @@ def draw_event(
     _save(figure, path)
 
 
+def draw_plane(plane: PadPlane, title: str, path: Path) -> None:
+    """Draw the pads of a plane: sizes by their marks, the beam region in another colour.
+
+    Parameters
+    ----------
+    plane : PadPlane
+        The pads.
+    title : str
+        Heading.
+    path : Path
+        PNG to write.
+    """
+    figure, axes = plt.subplots(figsize=(8, 8), layout="constrained")
+    for pads, colour, label in (
+        (~plane.beam, "tab:blue", "pads"),
+        (plane.beam, "tab:red", "beam region"),
+    ):
+        if pads.any():
+            axes.scatter(
+                plane.x[pads], plane.y[pads], s=3 * plane.scale[pads], color=colour, label=label
+            )
+    axes.set(
+        aspect="equal", xlabel="x [mm]", ylabel="y [mm]", title=f"{title}: {len(plane.x)} pads"
+    )
+    axes.legend()
+    _save(figure, path)
+
+
 def draw_steps(steps: Sequence[Step], title: str, path: Path) -> None:
     """Draw how long an event takes in each step of the filter.
 

@@ -166,6 +166,8 @@ class Detector:
         Magnetic field [T], if it is known.
     noise_adc : float or None
         Standard deviation of a trace without a signal [ADC], if it is known.
+    absent : tuple of str
+        Columns that the table of its pads does not have.
 
     Raises
     ------
@@ -181,6 +183,7 @@ class Detector:
     channels: NDArray[np.int64] | None = field(default=None, repr=False)
     field_t: float | None = None
     noise_adc: float | None = None
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_samples(self.n_samples)

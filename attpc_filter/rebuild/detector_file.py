@@ -137,6 +137,7 @@ def read_detector(path: Path) -> Detector:
             table.channels,
             field.get("tesla"),
             entries.get("noise_adc"),
+            table.absent,
         )
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
