@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "what kind of file, which events, sizes; a picture of an event",
     "retag": "new thresholds: tags anew from the stored scores, without the raw data",
     "compare": "two taggings of the same events: which flipped, and their scores",
+    "trust": "purity and efficiency on these runs, from a random sample that you label",
     "tags": "a tag table as a ROOT friend tree, or the reverse",
     "bench": "how fast a run is filtered here, step by step, and what limits it",
     "models": "the bundles at hand and their contracts",

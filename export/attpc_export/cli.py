@@ -13,6 +13,8 @@ _EXIT_INTERRUPTED = 130
 
 #: The commands, in the order of the help; each is a module of :mod:`attpc_export.commands`.
 COMMANDS = (
+    "init",
+    "status",
     "train",
     "export",
     "evaluate",

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     add_runs(parser)
     add_labels(parser, required=False)
-    add_reading(parser)
+    add_reading(parser, classes=True)
     parser.add_argument(
         "--events", type=int, default=48, metavar="N", help="to suggest (default: 48)"
     )

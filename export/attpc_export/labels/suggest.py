@@ -15,6 +15,8 @@ from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.score.bundle import load_bundle
 
+#: Margin from which on a head is sure of an event.
+_SURE = 0.95
 #: Of so many times as many uncertain events as are wanted, those most unlike each other are taken.
 _POOL = 10
 
@@ -62,9 +64,12 @@ def choose_events(
     """
     two = np.sort(scores, axis=1)[:, -2:]
     margin = two[:, 1] - two[:, 0]
+    # of an event that the head is sure of, a label says little
+    is_sure = (margin > _SURE) if has_head(scores) else np.zeros(len(margin), np.bool_)
     place = (latent - latent.mean(0)) / (latent.std(0) + 1e-6)
-    free = np.flatnonzero(~is_labelled)
-    pool = free[np.argsort(margin[free], kind="stable")[: _POOL * n_wanted]]
+    free = np.flatnonzero(~is_labelled & ~is_sure)
+    most = _POOL * n_wanted if has_head(scores) else len(free)
+    pool = free[np.argsort(margin[free], kind="stable")[:most]]
     nearest = np.full(len(pool), np.inf)
     for row in np.flatnonzero(is_labelled):
         nearest = np.minimum(nearest, np.linalg.norm(place[pool] - place[row], axis=1))
@@ -78,6 +83,11 @@ def choose_events(
         nearest = np.minimum(nearest, np.linalg.norm(place[pool] - place[row], axis=1))
         nearest[best] = -1.0
     return chosen
+
+
+def has_head(scores: NDArray[np.float32]) -> bool:
+    """Whether a bundle's scores say anything: one without a head gives every class the same."""
+    return bool(np.ptp(scores, axis=1).max(initial=0.0) > 1e-6)
 
 
 def suggest(
@@ -115,9 +125,14 @@ def suggest(
     scored = score_runs(bundle, data, labels, options)
     events, scores = scored.events, scored.scores
     is_labelled = events.label != UNLABELLED
+    if options is not None and options.classes and options.classes != bundle.contract.classes:
+        scores = np.full_like(scores, 1.0 / scores.shape[1])  # of other classes they say nothing
+    with_margin = has_head(scores)
     chosen = choose_events(scored.latent, scores, is_labelled, n_wanted)
     if not chosen:
-        raise UsageError("--data: every event has a label already")
+        raise UsageError(
+            "--data: every event has a label already, or is one that the bundle is sure of"
+        )
     rows = np.array([suggestion.row for suggestion in chosen])
     with Staging() as staging:
         with staging.path(out).open("w", newline="", encoding="utf-8") as file:
@@ -126,9 +141,17 @@ def suggest(
             for suggestion in chosen:
                 row = suggestion.row
                 second, first = np.argsort(scores[row], kind="stable")[-2:]
-                why = f"between {names[first]} and {names[second]} (margin {suggestion.margin:.2f})"
+                reasons = []
+                if with_margin:
+                    reasons.append(
+                        f"between {names[first]} and {names[second]}"
+                        f" (margin {suggestion.margin:.2f})"
+                    )
                 if suggestion.distance:
-                    why += f"; {suggestion.distance:.1f} from the nearest with a label or above"
+                    reasons.append(
+                        f"{suggestion.distance:.1f} from the nearest with a label or above"
+                    )
+                why = "; ".join(reasons)
                 each = (f"{score:.3f}" for score in scores[row])
                 writer.writerow([events.run[row], events.event[row], "", *each, why])
         staging.commit()
