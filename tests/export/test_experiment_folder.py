@@ -15,11 +15,13 @@ from attpc_export.data.classes import parse_classes
 from attpc_export.experiment.commented import commented_yaml, read_attributes
 from attpc_export.experiment.folder import list_steps
 
+import attpc_filter
 from attpc_filter.cli import main as filter_main
 from attpc_filter.score.bundle import load_bundle
 from tests.conftest import shared
 from tests.export.generated import write_run
 
+DETECTORS = Path(attpc_filter.__file__).parent / "detectors"
 NAMES = {"proton": "alpha", "carbon": "proton", "noise": "junk"}
 CLASSES = ["alpha=1000020040", "proton=2212", "junk=noise"]
 
@@ -91,9 +93,8 @@ def test_a_wrong_z_calibration_is_noticed(
     run = shared("train/raw/run_0102.h5")
     detector = tmp_path / "detector.yaml"
     for number, (window, is_wrong) in enumerate([(278, False), (130, True)]):
-        detector.write_text(
-            f"micromegas_time_bucket: 38\nwindow_time_bucket: {window}\ndetector_length: 1000\n"
-        )
+        text = (DETECTORS / "at-tpc.yaml").read_text().replace("278.0", f"{window}.0")
+        detector.write_text(text.replace("at-tpc.csv", str(DETECTORS / "at-tpc.csv"), 1))
         arguments = ["--runs", str(run), "--detector", str(detector), "--classes", "a", "b"]
         assert main(["init", str(tmp_path / str(number)), *arguments]) == 0
         assert ("time buckets are wrong" in capsys.readouterr().out) == is_wrong

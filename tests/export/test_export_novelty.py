@@ -91,16 +91,41 @@ def test_few_events_like_those_of_the_training_are_novel_and_strange_ones_are(
     assert (scorer.run(full, ["novelty"])["novelty"] > contract.novelty_threshold).all()
 
 
+def test_a_bundle_that_has_one_gets_it_anew(
+    training: Training, novel_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "twice.onnx"
+    assert main(arguments(novel_bundle, training, out, "--share", "0.05")) == 0
+    before, after = load_bundle(str(novel_bundle)), load_bundle(str(out))
+    inputs = {"projection": np.random.default_rng(1).random((9, 2, 16, 16)).astype(np.float32)}
+    for name in ("scores", "latent", "novelty"):
+        one, other = (Scorer(b, "cpu").run(inputs, [name])[name] for b in (before, after))
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_of_few_labels_gets_a_novelty_without_more_labels(
+    training: Training, bundle: Path, tmp_path: Path
+) -> None:
+    few, headed, out = tmp_path / "few.csv", tmp_path / "headed.onnx", tmp_path / "novel.onnx"
+    few.write_text("".join(training.labels.read_text().splitlines(keepends=True)[:31]))
+    paths = ["--data", str(training.data)]
+    fit = ["fit-bundle-head", str(bundle), *paths, "--labels", str(few), "--out", str(headed)]
+    assert main(fit) == 0
+    assert main(["novelty", str(headed), *paths, "--out", str(out), "--share", "0.05"]) == 0
+    made = load_bundle(str(out))
+    full = {"projection": np.ones((2, 2, 16, 16), np.float32)}
+    novelty = Scorer(made, "cpu").run(full, ["novelty"])["novelty"]
+    assert made.contract.novelty_threshold is not None
+    assert (novelty > made.contract.novelty_threshold).all()
+
+
 def test_refusals(
     training: Training,
     bundle: Path,
-    novel_bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = tmp_path / "twice.onnx"
-    assert main(arguments(novel_bundle, training, out)) == 2
-    assert "has a novelty" in capsys.readouterr().err
+    out = tmp_path / "other.onnx"
     data, labels = write_run(tmp_path / "data", 9, 30, seed=5)
     other = Training(training.config, data, labels, training.folder)
     assert main(arguments(bundle, other, out)) == 2

@@ -13,12 +13,15 @@ from attpc_export.data.classes import find_noise, parse_classes
 from attpc_export.data.labelled import load_events
 from attpc_export.data.seen import find_seen
 
+import attpc_filter
+from attpc_filter import load_detector
 from attpc_filter.rebuild.detector import ZCalibration
 from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.score.bundle import load_bundle
 from tests.export.conftest import Training, write_config
 from tests.export.generated import write_run
 
+DETECTORS = Path(attpc_filter.__file__).parent / "detectors"
 #: What the generated classes are called in this experiment.
 NAMES = {"proton": "alpha", "carbon": "proton", "noise": "junk"}
 CLASSES = ["alpha=1000020040", "proton=2212", "junk=noise"]
@@ -71,14 +74,17 @@ def test_a_training_names_its_classes_on_the_command_line(
     assert "--classes" in capsys.readouterr().err
     detector = tmp_path / "detector.yaml"
     detector.write_text(
-        "micromegas_time_bucket: 60\nwindow_time_bucket: 400\ndetector_length: 1000\n"
+        (DETECTORS / "at-tpc.yaml")
+        .read_text()
+        .replace("pads: at-tpc.csv", f"pads: {DETECTORS / 'at-tpc.csv'}")
+        .replace("278.0", "400.0")
     )
     more = ["--classes", *CLASSES, "--detector", str(detector)]
     assert main([*arguments, *more]) == 0
     assert "no column source_event" in capsys.readouterr().err
     made = load_config(tmp_path / "run" / "config.yaml")
     assert made.pile_up_class == "junk"
-    assert made.detector == ZCalibration(60.0, 400.0, 1000.0)
+    assert made.detector == ZCalibration(38.0, 400.0, 1000.0)
 
 
 def test_a_head_with_other_classes_than_the_bundles(
@@ -137,8 +143,10 @@ def test_the_detector_decides_where_hits_lie(tmp_path: Path) -> None:
     from attpc_export.judging.run_bundle import ReadOptions
 
     contract = load_bundle("default").contract
-    other = ZCalibration(10.0, 500.0, 900.0)
-    assert ReadOptions(detector=other).apply(contract).detector.calibration == other
+    other = load_detector("square-1024")
+    made = ReadOptions(detector=other).apply(contract).detector
+    assert made.sha256 == other.sha256
+    assert made.calibration == other.calibration
     assert ReadOptions().apply(contract) == contract
 
 

@@ -15,11 +15,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.utils import Extractor
 from sklearn.covariance import LedoitWolf
 
-from attpc_export.bundles.write import require_close, write_bundle
+from attpc_export.bundles.write import assemble, require_close, write_bundle
 from attpc_export.data.labelled import (
     UNLABELLED,
+    Events,
     fingerprint,
     hash_files,
     load_events,
@@ -30,6 +32,7 @@ from attpc_export.data.labelled import (
 from attpc_export.judging.run_bundle import run_bundle, score_events
 from attpc_filter.errors import UsageError
 from attpc_filter.score.bundle import Bundle, load_bundle
+from attpc_filter.score.contract import Contract
 
 #: Share of the events kept back from training that are more novel than :data:`THRESHOLD`.
 DEFAULT_SHARE = 0.005
@@ -37,6 +40,9 @@ THRESHOLD = 1.0
 #: Largest difference between the graph's novelty and the one computed here, relative to it.
 TOLERANCE = 1e-3
 _N_COMPARED = 200
+#: Of the runs that a head was fitted on afterwards, this fraction sets the scale.
+_KEPT_BACK = 0.5
+_LEAST_EVENTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,8 @@ def add_novelty(
         Name of a bundle that ships, or path of an ONNX file.
     data, labels : sequence of Path
         The runs and labels that it was trained on; the split into training and validation is that
-        of its training.
+        of its training. Of a bundle whose head was fitted afterwards (``fit-bundle-head``,
+        ``name-clusters``): runs to be filtered, and labels if there are any.
     out : Path
         File to write.
     share : float
@@ -139,32 +146,26 @@ def add_novelty(
     Raises
     ------
     UsageError
-        If the data are not those of its training, or it has a novelty already.
+        If the data are not those of its training, or hold too few events of a class.
     OutputError
         If the graph gives another novelty than was computed, or cannot be written.
     """
     bundle = load_bundle(model)
     contract = bundle.contract
     if contract.novelty_threshold is not None:
-        raise UsageError(f"model {bundle.path}: has a novelty; start from what export wrote")
-    files = hash_files([file for path in data for file in run_files(path)] + list(labels))
-    if fingerprint(files) != contract.training.get("fingerprint"):
-        raise UsageError(
-            f"--data: not the runs and labels that {bundle.path.name} was trained on; `attpc-filter"
-            " models` lists them"
-        )
-    split = contract.training["split"]
-    names = [event_class.name for event_class in contract.classes]
-    arguments = (names, contract.hits, contract.detector.calibration, split["group_column"])
-    events = load_events(data, labels, *arguments)
-    taken = ~np.isin(events.kind, np.array(split.get("left_out_kinds", ()), np.str_))
-    events = events.take(np.flatnonzero(taken & (events.hits.counts >= contract.hits.min_hits)))
-    kept_back = split_events(events.group, split["validation"], contract.training["seed"])
-
+        graph = remove_novelty(bundle.graph)
+        contract = replace(contract, novelty_threshold=None)
+        bundle = assemble(graph, contract, bundle.path)
+    events, kept_back = _load_split(bundle, data, labels)
     scored = score_events(bundle, events)
     latent, scores = scored.latent, scored.scores
-    fitted = np.flatnonzero(~kept_back & (events.label != UNLABELLED))
-    novelty = fit_novelty(latent[fitted], events.label[fitted], len(names))
+    label = events.label
+    if "head" in contract.training:
+        # a few labels say too little about where a class lies: what the head scores says the rest
+        label = np.where(label == UNLABELLED, scores.argmax(axis=1), label)
+    fitted = np.flatnonzero(~kept_back & (label != UNLABELLED))
+    _require_enough(label[fitted], contract)
+    novelty = fit_novelty(latent[fitted], label[fitted], len(contract.classes))
     novelty = in_units_of(novelty, latent[kept_back], scores[kept_back], share)
     described = {"share": share, "events": len(fitted), "events_kept_back": int(kept_back.sum())}
     contract = replace(
@@ -182,6 +183,49 @@ def add_novelty(
         require_close(difference, TOLERANCE, out, "its novelty differs from what was computed")
 
     write_bundle(extend_graph(bundle.graph, novelty), contract, out, check)
+
+
+def remove_novelty(graph: bytes) -> onnx.ModelProto:
+    """Take the output ``novelty``, and all that only it needs, out of a graph."""
+    model = onnx.load_model_from_string(graph)
+    inputs = [node.name for node in model.graph.input]
+    outputs = [node.name for node in model.graph.output if node.name != "novelty"]
+    reduced: onnx.ModelProto = Extractor(model).extract_model(inputs, outputs)
+    return reduced
+
+
+def _load_split(
+    bundle: Bundle, data: Sequence[Path], labels: Sequence[Path]
+) -> tuple[Events, NDArray[np.bool_]]:
+    """Events, and which of them are kept back to set the scale."""
+    contract = bundle.contract
+    names = [event_class.name for event_class in contract.classes]
+    arguments = (names, contract.hits, contract.detector.calibration)
+    if "head" in contract.training:
+        events = load_events(data, labels, *arguments)
+        events = events.take(np.flatnonzero(events.hits.counts >= contract.hits.min_hits))
+        return events, split_events(events.group, _KEPT_BACK, 0)
+    files = hash_files([file for path in data for file in run_files(path)] + list(labels))
+    if fingerprint(files) != contract.training.get("fingerprint"):
+        raise UsageError(
+            f"--data: not the runs and labels that {bundle.path.name} was trained on; `attpc-filter"
+            " models` lists them"
+        )
+    split = contract.training["split"]
+    events = load_events(data, labels, *arguments, split["group_column"])
+    taken = ~np.isin(events.kind, np.array(split.get("left_out_kinds", ()), np.str_))
+    events = events.take(np.flatnonzero(taken & (events.hits.counts >= contract.hits.min_hits)))
+    return events, split_events(events.group, split["validation"], contract.training["seed"])
+
+
+def _require_enough(label: NDArray[np.int64], contract: Contract) -> None:
+    counts = np.bincount(label, minlength=len(contract.classes))
+    for event_class, count in zip(contract.classes, counts, strict=True):
+        if count < _LEAST_EVENTS:
+            raise UsageError(
+                f"--data: {count} events of {event_class.name}, a novelty needs {_LEAST_EVENTS} of"
+                " each class; give more runs"
+            )
 
 
 def extend_graph(graph: bytes, novelty: Novelty) -> onnx.ModelProto:

@@ -97,13 +97,12 @@ def add_reading(
 
 
 def add_detector(parser: argparse.ArgumentParser, what_for: str) -> None:
-    """Add the z calibration of the runs."""
+    """Add the detector of the runs."""
     parser.add_argument(
         "--detector",
-        type=Path,
-        metavar="FILE.yaml",
-        help=f"the runs' z calibration {what_for}: micromegas_time_bucket, window_time_bucket,"
-        " detector_length",
+        metavar="NAME|FILE.yaml",
+        help=f"the runs' detector {what_for}: its pads, its z calibration, its beam"
+        " (attpc-filter detector new writes a file)",
     )
 
 
@@ -132,12 +131,13 @@ def add_classes(parser: argparse.ArgumentParser, what_for: str) -> None:
 
 def read_options(options: argparse.Namespace) -> "ReadOptions":
     """How runs and labels are read, from the arguments that a command has."""
-    from attpc_export.data.classes import load_calibration, parse_classes, parse_label_map
+    from attpc_export.data.classes import parse_classes, parse_label_map
     from attpc_export.judging.run_bundle import ReadOptions
+    from attpc_filter import load_detector
 
     given = vars(options)
     return ReadOptions(
-        detector=load_calibration(options.detector) if given.get("detector") else None,
+        detector=load_detector(options.detector) if given.get("detector") else None,
         classes=parse_classes(options.classes) if given.get("classes") else (),
         label_map=parse_label_map(given.get("map", [])),
         group_column=given.get("group_column", ""),

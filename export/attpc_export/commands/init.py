@@ -19,22 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN|FOLDER",
         help="run files and folders of run files, of any format that attpc-filter reads",
     )
-    add_detector(parser, "(default: 38, 278, 1000 mm)")
+    add_detector(parser, "(default: AT-TPC)")
     add_classes(parser, "that events are to be told into")
 
 
 def run(options: argparse.Namespace) -> None:
     """Make the folder of an experiment."""
-    from attpc_export.data.classes import load_calibration, parse_classes
+    from attpc_export.data.classes import parse_classes
     from attpc_export.experiment.folder import describe_steps, init_experiment, list_steps
-    from attpc_filter.errors import UsageError
-    from attpc_filter.rebuild.detector import ZCalibration
+    from attpc_filter import UsageError
 
     if not options.classes:
         raise UsageError("--classes: name two or more: alpha=1000020040 proton=2212 noise")
-    calibration = load_calibration(options.detector) if options.detector else ZCalibration()
     classes = parse_classes(options.classes)
-    look = init_experiment(options.folder, options.runs, calibration, classes)
-    print("\n".join(look.describe(calibration.detector_length)))
+    detector = options.detector or "AT-TPC"
+    look = init_experiment(options.folder, options.runs, detector, classes)
+    print("\n".join(look.describe()))
     print(f"experiment: {options.folder}\n")
     print(describe_steps(list_steps(options.folder)))

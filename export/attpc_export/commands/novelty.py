@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_bundle(parser)
     add_runs(parser)
-    add_labels(parser)
+    add_labels(parser, required=False)
     add_bundle_out(parser)
     parser.add_argument(
         "--share",

@@ -45,15 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train a model and its head into a run folder."""
     from attpc_export.config import load_config
-    from attpc_export.data.classes import load_calibration, parse_classes, parse_label_map
+    from attpc_export.data.classes import parse_classes, parse_label_map
     from attpc_export.models.backbone import with_weights
     from attpc_export.training.train import train
+    from attpc_filter import load_detector
 
     config = load_config(options.config)
     if options.classes:
         config = replace(config, classes=parse_classes(options.classes))
+    detector = None
     if options.detector:
-        config = replace(config, detector=load_calibration(options.detector))
+        detector = load_detector(options.detector)
+        config = replace(config, detector=detector.calibration)
     if options.seed is not None:
         config = replace(config, seed=options.seed)
     if options.start:
@@ -69,5 +72,6 @@ def run(options: argparse.Namespace) -> None:
         options.resume,
         options.cache,
         parse_label_map(options.map),
+        detector,
     )
     print(f"run folder: {options.out}")

@@ -1,13 +1,9 @@
 """The classes of an experiment: named once, any number from two, with PDG codes or without."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from attpc_filter.errors import UsageError
-from attpc_filter.rebuild.detector import ZCalibration
 from attpc_filter.score.bundle import EventClass
 
 #: The role of a class in which nothing is of interest: pile-up and cut tracks become it, and
@@ -15,8 +11,6 @@ from attpc_filter.score.bundle import EventClass
 NOISE = "noise"
 #: Lowest score that makes an event a class, where nobody says otherwise.
 DEFAULT_THRESHOLD = 0.4
-
-_Z_KEYS = ("micromegas_time_bucket", "window_time_bucket", "detector_length")
 
 
 def find_noise(classes: Sequence[EventClass]) -> str:
@@ -76,35 +70,3 @@ def parse_label_map(texts: Sequence[str]) -> dict[str, str]:
     if len(found) < len(pairs):
         raise UsageError(f"--map {' '.join(texts)}: a label stands twice")
     return found
-
-
-def load_calibration(path: Path) -> ZCalibration:
-    """Read the z calibration of a detector from YAML.
-
-    The keys are those of ``attpc-filter run``: ``micromegas_time_bucket``, ``window_time_bucket``
-    [time buckets] and ``detector_length`` [mm]. They stand at the top, or in a section
-    ``detector``, as in the configuration of a training.
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be read or a key is missing or no number.
-    """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--detector {path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--detector {path}: not YAML: {' '.join(str(error).split())}") from error
-    if isinstance(entries, dict):
-        entries = entries.get("detector", entries)
-    values: list[Any] = [entries.get(key) if isinstance(entries, dict) else None for key in _Z_KEYS]
-    if missing := [k for k, v in zip(_Z_KEYS, values, strict=True) if not _is_number(v)]:
-        raise UsageError(f"--detector {path}: no number for {', '.join(missing)}")
-    if values[0] == values[1]:
-        raise UsageError(f"--detector {path}: micromegas and window time buckets are equal")
-    return ZCalibration(*map(float, values))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

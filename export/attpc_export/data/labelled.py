@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attpc_export.notes import note
 from attpc_filter.errors import UsageError
 from attpc_filter.formats.registry import open_run
-from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.detector import Detector, ZCalibration
 from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import HitSettings, rebuild_hits
 from attpc_filter.records import Hits, Record
@@ -88,7 +88,7 @@ def load_events(
     labels: Sequence[Path],
     classes: Sequence[str],
     hits: HitSettings,
-    detector: ZCalibration,
+    detector: Detector | ZCalibration,
     group_column: str = "",
     label_map: Mapping[str, str] | None = None,
     skip_unknown: bool = False,
@@ -106,8 +106,10 @@ def load_events(
         CSV tables with the columns run, event, label, and optionally kind.
     classes : sequence of str
         Names of the classes; every label must be one of them.
-    hits, detector
+    hits : HitSettings
         How hits are made.
+    detector : Detector or ZCalibration
+        The runs' detector; of the AT-TPC the z calibration is enough.
     group_column : str
         Column of the labels with the number of the physics event; empty: none. In a table without
         it every event stands for itself.
@@ -130,7 +132,8 @@ def load_events(
         If a run cannot be opened.
     """
     table = read_labels(labels, classes, group_column, label_map, skip_unknown)
-    of_run = replace(load_detector(), calibration=detector)
+    if isinstance(detector, ZCalibration):
+        detector = replace(load_detector(), calibration=detector)
     parts: list[Hits] = []
     rows: list[tuple[int, int, int]] = []
     for number, path in enumerate(data):
@@ -138,7 +141,7 @@ def load_events(
             with open_run(file) as run:
                 for records in _batches(run.records()):
                     used = [record for record in records if not record.passthrough]
-                    parts.append(rebuild_hits(used, of_run, hits))
+                    parts.append(rebuild_hits(used, detector, hits))
                     rows += [(run.number, record.event, number) for record in used]
     run_number, event_number, data_set = np.array(rows, np.int64).reshape(-1, 3).T
     joined = [table.get((int(r), int(e))) for r, e in zip(run_number, event_number, strict=True)]

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -18,13 +17,13 @@ from attpc_export.models.points import PointsSettings
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging
 from attpc_filter.rebuild.clean import CleanSettings
-from attpc_filter.rebuild.detector import ZCalibration, load_detector
+from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.score.bundle import EventClass
 
 EXPERIMENT_NAME = "experiment.yaml"
-DETECTOR_NAME = "detector.yaml"
 TRAIN_NAME = "train.yaml"
 UNLABELLED_NAME = "unlabelled.yaml"
 LABELS_NAME = "labels"
@@ -43,7 +42,7 @@ ENOUGH_FOR_HEAD, ENOUGH_FOR_TRAINING = 30, 1000
 def init_experiment(
     folder: Path,
     runs: Sequence[Path],
-    calibration: ZCalibration,
+    detector: str,
     classes: tuple[EventClass, ...],
 ) -> Look:
     """Look at an experiment's runs and write the configurations of every step.
@@ -54,8 +53,8 @@ def init_experiment(
         Folder to make.
     runs : sequence of Path
         Run files, and folders of run files.
-    calibration : ZCalibration
-        From time bucket to z.
+    detector : str
+        Name of a detector that ships, or path of a detector file.
     classes : tuple of EventClass
         What events are to be told apart.
 
@@ -73,11 +72,12 @@ def init_experiment(
         raise UsageError(
             f"{folder}: is an experiment already; attpc-export status {folder} says what comes next"
         )
-    look = look_at_runs(runs, load_detector(calibration=calibration), HitSettings())
+    of_runs = load_detector(detector)
+    calibration = of_runs.calibration
+    look = look_at_runs(runs, of_runs, HitSettings())
     name = folder.resolve().name
     texts = {
-        EXPERIMENT_NAME: _describe_experiment(runs, classes, look, calibration),
-        DETECTOR_NAME: _describe_detector(calibration),
+        EXPERIMENT_NAME: _describe_experiment(runs, detector, classes, look),
         TRAIN_NAME: commented_yaml(
             make_training(name, classes, calibration, look),
             f"Trains on from the bundle {START}, with all labels.",
@@ -184,7 +184,7 @@ def list_steps(folder: Path) -> list[Step]:
     n_labels = sum(count_labels(path) for path in tables)
     unlabelled = [path for path in tables if not count_labels(path)]
     labels = f"{where}/{LABELS_NAME}/*.csv"
-    detector = f"--detector {where}/{DETECTOR_NAME}"
+    detector = f"--detector {shlex.quote(entries['detector'][0])}"
     asked = f"{where}/{LABELS_NAME}/ask_{len(tables) + 1}.csv"
     known = f" --labels {labels}" if n_labels else ""
     ask = (
@@ -216,8 +216,8 @@ def list_steps(folder: Path) -> list[Step]:
         Step(
             "filter the runs with it",
             is_filtered,
-            f"attpc-filter run {_as_run_arguments(entries['runs'])} --model {where}/{FIRST_NAME}"
-            f" --out {where}/{FILTERED_NAME}",
+            f"attpc-filter run {_as_run_arguments(entries['runs'])} {detector}"
+            f" --model {where}/{FIRST_NAME} --out {where}/{FILTERED_NAME}",
         ),
         Step(
             "what its tags are worth: label a random sample of them",
@@ -232,7 +232,7 @@ def list_steps(folder: Path) -> list[Step]:
         Step(
             f"train on from {START}",
             (folder / TRAINING_NAME / "scores.json").exists(),
-            f"attpc-export train {where}/{TRAIN_NAME} --data {runs} --labels {labels}"
+            f"attpc-export train {where}/{TRAIN_NAME} --data {runs} {detector} --labels {labels}"
             f" --out {where}/{TRAINING_NAME}",
         ),
         Step(
@@ -260,11 +260,12 @@ def count_labels(path: Path) -> int:
         return sum(bool((row.get("label") or "").strip()) for row in csv.DictReader(file))
 
 
-def _load_experiment(folder: Path) -> dict[str, Any]:
+def _load_experiment(folder: Path) -> dict[str, list[str]]:
     path = folder / EXPERIMENT_NAME
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {name: [str(text) for text in entries[name]] for name in ("runs", "classes")}
+        found = {name: [str(text) for text in entries[name]] for name in ("runs", "classes")}
+        return found | {"detector": [str(entries["detector"])]}
     except OSError as error:
         raise UsageError(
             f"{path}: {error.strerror}; attpc-export init makes an experiment's folder"
@@ -281,7 +282,10 @@ def _as_run_arguments(runs: Sequence[str]) -> str:
 
 
 def _describe_experiment(
-    runs: Sequence[Path], classes: tuple[EventClass, ...], look: Look, calibration: ZCalibration
+    runs: Sequence[Path],
+    detector: str,
+    classes: tuple[EventClass, ...],
+    look: Look,
 ) -> str:
     noise = find_noise(classes)
     texts = [
@@ -289,20 +293,11 @@ def _describe_experiment(
         for c in classes
     ]
     lines = ["# An experiment; attpc-export status says which step comes next.", "#"]
-    lines += [f"# {line}" for line in look.describe(calibration.detector_length)]
+    lines += [f"# {line}" for line in look.describe()]
     entries = {
         "runs": [str(path.resolve()) for path in runs],
+        "detector": str(path.resolve()) if (path := Path(detector)).exists() else detector,
         "classes": texts,
         "seen": look.to_dict(),
     }
     return "\n".join(lines) + "\n\n" + yaml.safe_dump(entries, sort_keys=False)
-
-
-def _describe_detector(calibration: ZCalibration) -> str:
-    return (
-        "# From time bucket to z. The micromegas and the window show in the hits' time buckets as\n"
-        "# the ends of the longest tracks.\n"
-        f"micromegas_time_bucket: {calibration.micromegas_time_bucket}  # [time buckets]\n"
-        f"window_time_bucket: {calibration.window_time_bucket}  # [time buckets]\n"
-        f"detector_length: {calibration.detector_length}  # [mm]\n"
-    )

@@ -48,6 +48,8 @@ class Look:
         The same of the hits' charge [ADC].
     z_mm : list of float
         The same of z [mm] of hits that have others around them, by the given calibration.
+    length_mm : float
+        Length of the chamber [mm].
     z_outside : float
         Share of these hits more than 20 mm outside the chamber.
     traces_without_pad : float
@@ -68,13 +70,14 @@ class Look:
     hits_an_event: list[float]
     charge_adc: list[float]
     z_mm: list[float]
+    length_mm: float
     z_outside: float
     traces_without_pad: float
     pads_hit: int
     hot_pads: list[int]
     dead_pads: int
 
-    def describe(self, length_mm: float) -> list[str]:
+    def describe(self) -> list[str]:
         """Lines for a person, warnings included."""
         hits, charge, z = self.hits_an_event, self.charge_adc, self.z_mm
         lines = [
@@ -84,7 +87,7 @@ class Look:
             f"charge of a hit: {charge[1]:.0f} ADC (90% between {charge[0]:.0f} and"
             f" {charge[2]:.0f})",
             f"z: {z[1]:.0f} mm (90% between {z[0]:.0f} and {z[2]:.0f}) in a chamber of"
-            f" {length_mm:.0f} mm",
+            f" {self.length_mm:.0f} mm",
         ]
         if self.samples:
             lines.append(
@@ -167,6 +170,7 @@ def look_at_runs(paths: Sequence[Path], detector: Detector, settings: HitSetting
         hits_an_event=_quantiles(counts),
         charge_adc=_quantiles(np.concatenate([part.charge for part in parts])),
         z_mm=_quantiles(z),
+        length_mm=length,
         z_outside=round(float(((z < -20.0) | (z > length + 20.0)).mean()), 4),
         traces_without_pad=round(n_padless / n_traces, 4) if n_traces else 0.0,
         pads_hit=len(np.unique(pad[pad >= 0])),

@@ -11,9 +11,10 @@ from tqdm import trange
 from attpc_export.data.labelled import Events, load_events, take_events
 from attpc_export.metrics import index_tags, tag_scores
 from attpc_filter.errors import UsageError
-from attpc_filter.rebuild.detector import ZCalibration
+from attpc_filter.rebuild.detector import Detector
 from attpc_filter.records import Hits
 from attpc_filter.score.bundle import Bundle, Contract, EventClass
+from attpc_filter.score.contract import ModelDetector
 from attpc_filter.score.scorer import Scorer
 
 
@@ -23,8 +24,8 @@ class ReadOptions:
 
     Attributes
     ----------
-    detector : ZCalibration or None
-        The z calibration of the runs; None: that of the contract.
+    detector : Detector or None
+        The runs' detector; None: the AT-TPC with the contract's z calibration.
     classes : tuple of EventClass
         Classes of the labels; empty: those of the contract.
     label_map : dict of str to str
@@ -35,7 +36,7 @@ class ReadOptions:
         Column of the labels with the number of the physics event; empty: none.
     """
 
-    detector: ZCalibration | None = None
+    detector: Detector | None = None
     classes: tuple[EventClass, ...] = ()
     label_map: Mapping[str, str] = field(default_factory=dict)
     skip_unknown: bool = False
@@ -45,7 +46,7 @@ class ReadOptions:
         """The contract of a bundle that is made for these runs and classes."""
         detector = contract.detector
         if self.detector is not None:
-            detector = replace(detector, calibration=self.detector)
+            detector = ModelDetector.of(self.detector)
         return replace(
             contract,
             detector=detector,
@@ -204,7 +205,7 @@ def score_runs(
         labels,
         names,
         contract.hits,
-        contract.detector.calibration,
+        options.detector or contract.detector.calibration,
         options.group_column,
         options.label_map,
         options.skip_unknown,

@@ -49,7 +49,8 @@ def choose_events(
     """Choose events that are uncertain and unlike each other and the labelled ones.
 
     Of the events with the smallest margins each next one is the farthest from all that have a label
-    or were chosen (greedy k-centre; Sener and Savarese, arXiv 1708.00489).
+    or were chosen (greedy k-centre; Sener and Savarese, arXiv 1708.00489). Where scores say
+    nothing, the first half is drawn at random.
 
     Parameters
     ----------
@@ -70,12 +71,19 @@ def choose_events(
     free = np.flatnonzero(~is_labelled & ~is_sure)
     most = _POOL * n_wanted if has_head(scores) else len(free)
     pool = free[np.argsort(margin[free], kind="stable")[:most]]
-    nearest = np.full(len(pool), np.inf)
-    for row in np.flatnonzero(is_labelled):
-        nearest = np.minimum(nearest, np.linalg.norm(place[pool] - place[row], axis=1))
     chosen: list[Suggestion] = []
-    while len(chosen) < min(n_wanted, len(pool)):
-        first = not chosen and not is_labelled.any()
+    if not has_head(scores):
+        # distances find the rare kinds; half of the events say what the frequent ones are
+        drawn = np.random.default_rng(0).permutation(free)[: n_wanted // 2].tolist()
+        chosen = [Suggestion(row, float(margin[row]), 0.0) for row in drawn]
+    known = [*np.flatnonzero(is_labelled).tolist(), *(suggestion.row for suggestion in chosen)]
+    pool = pool[~np.isin(pool, known)]
+    nearest = np.full(len(pool), np.inf)
+    for row in known:
+        nearest = np.minimum(nearest, np.linalg.norm(place[pool] - place[row], axis=1))
+    n_wanted = min(n_wanted, len(chosen) + len(pool))
+    while len(chosen) < n_wanted:
+        first = not known and not chosen
         best = 0 if first else int(nearest.argmax())
         row = int(pool[best])
         distance = 0.0 if first else float(nearest[best])
@@ -151,7 +159,7 @@ def suggest(
                     reasons.append(
                         f"{suggestion.distance:.1f} from the nearest with a label or above"
                     )
-                why = "; ".join(reasons)
+                why = "; ".join(reasons) or "drawn at random"
                 each = (f"{score:.3f}" for score in scores[row])
                 writer.writerow([events.run[row], events.event[row], "", *each, why])
         staging.commit()

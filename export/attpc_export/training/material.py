@@ -15,6 +15,7 @@ from attpc_export.training.fit import Inputs, targets_of
 from attpc_export.training.teacher import Teacher
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import clean_hits
+from attpc_filter.rebuild.detector import Detector
 from attpc_filter.rebuild.point_set import PointSetSettings, gather_points
 from attpc_filter.rebuild.projection import ProjectionSettings, project
 from attpc_filter.records import Hits
@@ -96,6 +97,7 @@ def gather(
     data: Sequence[Path],
     labels: Sequence[Path],
     label_map: Mapping[str, str] | None = None,
+    detector: Detector | None = None,
 ) -> Material:
     """Read runs and labels, and split their events into training and validation.
 
@@ -109,7 +111,7 @@ def gather(
         labels,
         config.class_names,
         config.hits,
-        config.detector,
+        detector or config.detector,
         config.split.group_column,
         label_map,
     )

@@ -22,6 +22,7 @@ from attpc_export.training.fit import BEST_NAME, CHECKPOINT_NAME, TrainingModel
 from attpc_export.training.material import Material
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging, write_json
+from attpc_filter.rebuild.detector import Detector
 from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.score.bundle import Contract
 from attpc_filter.score.contract import ModelDetector
@@ -70,10 +71,15 @@ def load_run(run_folder: Path) -> tuple[ScoringModel, Contract]:
 
 
 def write_origin(
-    out: Path, material: Material, files: list[DataFile], start_sha256: str | None
+    out: Path,
+    material: Material,
+    files: list[DataFile],
+    start_sha256: str | None,
+    detector: Detector | None,
 ) -> None:
     """Write what the training is made from: configuration, data, split, versions."""
     label = material.events.label
+    of_runs = detector or replace(load_detector(), calibration=material.config.detector)
     classes = enumerate(material.config.class_names)
     write_json(
         out / DATA_NAME,
@@ -83,6 +89,8 @@ def write_origin(
             "scale": material.projection.scale if material.projection else None,
             "teacher_sha256": material.teacher.sha256 if material.teacher else None,
             "start_sha256": start_sha256,
+            "detector": {"name": of_runs.name, "sha256": of_runs.sha256},
+            "n_samples": of_runs.n_samples,
             "events": len(label),
             "events_training": len(material.train),
             "events_validation": len(material.validation),
@@ -135,13 +143,13 @@ def write_reference(
 
 
 def _make_contract(run_folder: Path, config: Config, data: dict[str, Any]) -> Contract:
-    scale = data.pop("scale")
+    scale, detector, n_samples = data.pop("scale"), data.pop("detector"), data.pop("n_samples")
     return Contract(
         name=config.name,
         description=config.description,
         classes=config.classes,
         hits=config.hits,
-        detector=ModelDetector.of(replace(load_detector(), calibration=config.detector)),
+        detector=ModelDetector(**detector, n_samples=n_samples, calibration=config.detector),
         clean=config.clean,
         projection=config.projection.with_scale(scale) if config.reads_images else None,
         training={

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from attpc_export.config import Config
 from attpc_export.data.labelled import (
@@ -59,6 +60,7 @@ from attpc_export.training.start import find_start
 from attpc_export.training.teacher import load_teacher
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import Staging, write_json
+from attpc_filter.rebuild.detector import Detector
 
 #: Images of the reference that an exported bundle must reproduce.
 _N_REFERENCE = 64
@@ -76,6 +78,7 @@ def train(
     resume: bool = False,
     cache: Path | None = None,
     label_map: Mapping[str, str] | None = None,
+    detector: Detector | None = None,
 ) -> None:
     """Train a model and its head.
 
@@ -99,6 +102,8 @@ def train(
         the run folder if left out.
     label_map : mapping of str to str, optional
         Class of labels that have another name.
+    detector : Detector, optional
+        The runs' detector; left out, the AT-TPC with the configuration's z calibration.
 
     Raises
     ------
@@ -115,7 +120,7 @@ def train(
     check_folder(out, config, fingerprint(files), resume)
     teacher = load_teacher(config) if config.fit.teacher else None
     start = find_start(config.fit.start)
-    material = replace(gather(config, data, labels, label_map), teacher=teacher)
+    material = replace(gather(config, data, labels, label_map, detector), teacher=teacher)
     material = start.fit_material(material)
     torch.manual_seed(config.seed)
     shape = material.projection.shape if material.projection else NO_IMAGE
@@ -123,8 +128,11 @@ def train(
     start.load_weights(model, material)
     material = replace(material, features=_features(model, material, torch_device, cache or out))
     training_model = TrainingModel(model, config.n_answers, config.fit).to(torch_device)
-    write_origin(out, material, files, start.sha256)  # only now: a folder with it can be resumed
+    write_origin(
+        out, material, files, start.sha256, detector
+    )  # only now: a folder with it can be resumed
 
+    tqdm.write(_describe_material(material))
     inputs = material.inputs(material.validation)
     label = material.events.label[material.validation]
     if any(parameter.requires_grad for parameter in model.parameters()):
@@ -156,6 +164,18 @@ def train(
     names = [name for name in REFERENCE_INPUTS if name == "points" or material.projection]
     parts = {name: part[:_N_REFERENCE] for name, part in zip(names, reads, strict=False)}
     write_reference(out / REFERENCE_NAME, scoring, parts)
+
+
+def _describe_material(material: Material) -> str:
+    """What was read, on one line."""
+    label = material.events.label
+    names = material.config.class_names
+    each = ", ".join(f"{int((label == index).sum())} {name}" for index, name in enumerate(names))
+    return (
+        f"read: {len(label)} events with enough hits of {len(np.unique(material.events.run))} runs;"
+        f" labelled: {each}; without a label: {int((label < 0).sum())};"
+        f" {len(material.train)} for training, {len(material.validation)} for validation"
+    )
 
 
 def choose_device(device: str) -> torch.device:
