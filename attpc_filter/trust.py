@@ -110,13 +110,13 @@ def load_tags(out: Path) -> Tagged:
     UsageError
         If the folder holds no run that was filtered.
     """
-    entries = [entry for entry in read_manifest(out)["runs"] if not entry["error"]]
+    entries = [entry for entry in read_manifest(out).runs if not entry.error]
     if not entries:
         raise UsageError(f"{out}: no run in it was filtered")
     runs, events, tags = [], [], []
     metadata: dict[str, str] = {}
     for entry in entries:
-        table, metadata = read_tags(out / entry["tag_table"])
+        table, metadata = read_tags(out / entry.tag_table)
         runs.append(table.column("run").to_numpy().astype(np.int64))
         events.append(table.column("event").to_numpy())
         tags.append(np.array(table.column("tag").to_pylist(), np.str_))
@@ -371,7 +371,7 @@ def _read_sample(path: Path) -> dict[tuple[int, int], str]:
 def _require_unseen(out: Path, tagged: Tagged, rows: NDArray[np.int64], model: str) -> None:
     """Refuse events whose labels the model was made from."""
     manifest = read_manifest(out)
-    bundle = load_bundle(model or manifest["model"]["path"])
+    bundle = load_bundle(model or manifest.model["path"])
     if bundle.sha256 != tagged.model_sha256:
         raise UsageError(
             f"{bundle.path}: is not the model that tagged {out}; give that one with --model"
@@ -391,14 +391,14 @@ def _require_unseen(out: Path, tagged: Tagged, rows: NDArray[np.int64], model: s
         return
     names = {Path(entry["name"]).name for entry in training.get("files", ())}
     used = {int(run) for run in np.unique(tagged.run[rows])}
-    for entry in manifest["runs"]:
+    for entry in manifest.runs:
         if (
-            entry["run"] in used
-            and Path(entry["input"]).name in names
-            and _is_same(Path(entry["input"]), training["files"])
+            entry.run in used
+            and Path(entry.input).name in names
+            and _is_same(Path(entry.input), training["files"])
         ):
             raise UsageError(
-                f"--labels: run {entry['run']} trained the model {bundle.contract.name}; draw a"
+                f"--labels: run {entry.run} trained the model {bundle.contract.name}; draw a"
                 " sample of runs that it has not seen"
             )
 

@@ -1,6 +1,7 @@
 """The trust report: a random sample of the tags, and what its labels say of all events."""
 
 import csv
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -138,6 +139,24 @@ def test_labels_that_trained_the_model_are_refused(tmp_path: Path, call: Cli) ->
     assert "trained the model" in call("trust", out, "--labels", sample).the_error()
     path.write_bytes(DEFAULT.read_bytes())
     assert "not the model that tagged" in call("trust", out, "--labels", sample).the_error()
+
+
+def test_a_run_that_trained_the_encoder_with_labels_is_refused(tmp_path: Path, call: Cli) -> None:
+    model = onnx.load(DEFAULT)
+    (entry,) = (prop for prop in model.metadata_props if prop.key == METADATA_KEY)
+    contract = json.loads(entry.value)
+    out, sample, path = tmp_path / "out", tmp_path / "sample.csv", tmp_path / "model.onnx"
+    digest = hashlib.sha256(SAMPLE.read_bytes()).hexdigest()
+    contract["training"] = {
+        "events_by_class": {"proton": 3, "noise": 2},
+        "files": [{"name": f"train/{SAMPLE.name}", "sha256": digest}],
+    }
+    entry.value = json.dumps(contract)
+    onnx.save(model, path)
+    assert call("run", SAMPLE, "--out", out, "--model", path, *OPTIONS).status == 0
+    assert call("trust", out, "--draw", sample, "--events", 3).status == 0
+    fill(sample, tags_of(out))
+    assert "run 101 trained the model" in call("trust", out, "--labels", sample).the_error()
 
 
 def test_each_run_is_judged_too(tmp_path: Path, call: Cli) -> None:
