@@ -76,11 +76,12 @@ release-check: .venv/release
 	touch $@
 
 # Spyral compiles against Eigen (Debian: libeigen3-dev); without it the tests that run Spyral are skipped
-.venv/test: .venv/runtime export/pyproject.toml plugins/spyral/pyproject.toml plugins/web/pyproject.toml
+.venv/test: .venv/runtime export/pyproject.toml plugins/spyral/pyproject.toml plugins/web/pyproject.toml \
+		tests/plugin_package/pyproject.toml
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[test]' --editable ./export --editable './plugins/web[test]'
 	$(BIN)/pip install --quiet attpc-spyral==1.1.2 || echo "attpc-spyral cannot be installed here: its tests will be skipped"
-	$(BIN)/pip install --quiet --no-deps --editable plugins/spyral
+	$(BIN)/pip install --quiet --no-deps --editable plugins/spyral --editable tests/plugin_package
 	touch $@
 
 .venv/docs: .venv/runtime

@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     )
     from attpc_filter.execute.base import Executor, tag_events
     from attpc_filter.execute.choose import make_executor
-    from attpc_filter.formats.registry import open_run
-    from attpc_filter.formats.run import Run, Stream, StreamMode, UnreadableEvent
+    from attpc_filter.formats.input_file import InputFile
+    from attpc_filter.formats.registry import Format, open_run
+    from attpc_filter.formats.run import (
+        Allocate,
+        Events,
+        Run,
+        Stream,
+        StreamMode,
+        UnreadableEvent,
+        allocate_new,
+    )
     from attpc_filter.host import (
         keep_events,
         known_tags,
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
         tag_run,
         write_whole,
     )
+    from attpc_filter.interrupts import check_interrupted
     from attpc_filter.output.latents import read_latents
     from attpc_filter.output.manifest import Manifest, read_manifest
     from attpc_filter.output.tag_table import read_tags
@@ -54,8 +64,17 @@ _HOMES = {
     "errors": ("AttpcFilterError", "EmptyRunError", "InputError", "OutputError", "UsageError"),
     "execute.base": ("Executor", "tag_events"),
     "execute.choose": ("make_executor",),
-    "formats.registry": ("open_run",),
-    "formats.run": ("Run", "Stream", "StreamMode", "UnreadableEvent"),
+    "formats.input_file": ("InputFile",),
+    "formats.registry": ("Format", "open_run"),
+    "formats.run": (
+        "Allocate",
+        "Events",
+        "Run",
+        "Stream",
+        "StreamMode",
+        "UnreadableEvent",
+        "allocate_new",
+    ),
     "host": (
         "keep_events",
         "known_tags",
@@ -65,6 +84,7 @@ _HOMES = {
         "tag_run",
         "write_whole",
     ),
+    "interrupts": ("check_interrupted",),
     "output.latents": ("read_latents",),
     "output.manifest": ("Manifest", "read_manifest"),
     "output.tag_table": ("read_tags",),
@@ -87,6 +107,7 @@ __all__ = [
     "PASSTHROUGH",
     "UNCERTAIN",
     "UNREADABLE",
+    "Allocate",
     "AttpcFilterError",
     "Batch",
     "Bundle",
@@ -95,10 +116,13 @@ __all__ = [
     "Contract",
     "Detector",
     "EmptyRunError",
+    "Events",
     "Executor",
+    "Format",
     "HitSettings",
     "Hits",
     "InputError",
+    "InputFile",
     "Manifest",
     "Output",
     "OutputError",
@@ -112,6 +136,8 @@ __all__ = [
     "UsageError",
     "ZCalibration",
     "__version__",
+    "allocate_new",
+    "check_interrupted",
     "find_signal",
     "keep_events",
     "known_tags",

@@ -93,7 +93,7 @@ def write_model(
         Scores are NaN for events with more lit pixels.
     outputs : tuple of str
         Outputs of the graph; ``novelty`` and ``energy`` are the count, ``interval`` is one less
-        and one more.
+        and one more, ``energy_band`` is all three.
     reads : tuple of str
         Its inputs, ``projection`` and ``points`` (256 of them): lit pixels and hits are added up.
     """
@@ -140,9 +140,10 @@ def write_model(
         helper.make_node("Add", ["latent", "one"], ["above"]),
         helper.make_node("Sub", ["latent", "one"], ["below"]),
         helper.make_node("Concat", ["below", "above"], ["interval"], axis=1),
+        helper.make_node("Concat", ["latent", "below", "above"], ["energy_band"], axis=1),
     ]
     shapes = {"scores": ["n", n_scores], "latent": ["n", 1], "clean_scores": ["n", n_scores]}
-    shapes |= {"novelty": ["n"], "energy": ["n"], "interval": ["n", 2]}
+    shapes |= {"novelty": ["n"], "energy": ["n"], "interval": ["n", 2], "energy_band": ["n", 3]}
     graph = helper.make_graph(
         nodes,
         "counter",
