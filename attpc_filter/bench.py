@@ -138,7 +138,9 @@ def bench(
     """
     plan = make_plan(config)
     stages = Stages(plan)
-    with open_run(path, config.root_options, channels=plan.detector.channels) as run:
+    with open_run(
+        path, config.root_options, channels=plan.detector.channels, follow_links=config.follow_links
+    ) as run:
         run.events = run.events[:n_events]
         sample, held = _look_at(run)
         part = _sample_of(held)
@@ -358,7 +360,12 @@ def _do_job(
                 outcome = RunOutcome(str(path), fingerprint=fingerprint(path))
                 with (
                     OutputFolder(Path(folder), create=True) as out,
-                    open_run(path, config.root_options, channels=channels) as run,
+                    open_run(
+                        path,
+                        config.root_options,
+                        channels=channels,
+                        follow_links=config.follow_links,
+                    ) as run,
                 ):
                     run.events = run.events[:n_events]
                     job = Job(plan, out, executor)

@@ -17,7 +17,7 @@ from attpc_filter.errors import UsageError
 from attpc_filter.root_options import ROLES, RootOptions
 
 #: What an option is about; the command line, the YAML file and the reference show options so.
-Group = Literal["Model", "Output", "Speed", "Detector", "ROOT files"]
+Group = Literal["Model", "Output", "Speed", "Detector", "Input", "ROOT files"]
 
 
 def _option(
@@ -119,6 +119,13 @@ class Config:
     )
     detector_length: float | None = _option(
         "Detector", None, "length of the drift, in place of the detector's", "mm", "MM"
+    )
+
+    follow_links: bool = _option(
+        "Input",
+        False,
+        "read what the links of an HDF5 run lead to, wherever it lies; otherwise only what lies in"
+        " the folder of the run, and the run of a stream",
     )
 
     root_tree: str = _option(

@@ -253,7 +253,8 @@ def _filter_run(path: Path, job: Job, observer: Observer) -> RunOutcome:
             _keep_scores(former, job)
             return former
         observer.note(f"{path.name}: filtered again; {reason}")
-    with open_run(path, config.root_options, channels=job.plan.detector.channels) as run:
+    channels = job.plan.detector.channels
+    with open_run(path, config.root_options, None, channels, config.follow_links) as run:
         outcome = RunOutcome(str(path), made_of=parts, key=key_of(parts), fingerprint=before)
         return filter_run(run, path, job, observer, outcome, started)
 

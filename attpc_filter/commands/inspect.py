@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--event", type=int, metavar="N", help="event number")
     parser.add_argument("--png", type=Path, metavar="OUT", help="picture of the event")
     parser.add_argument("--model", default="default", metavar="NAME|FILE", help="whose hits")
-    add_options(parser, "detector", "ROOT files")
+    add_options(parser, "detector", "Input", "ROOT files")
 
 
 def act(options: argparse.Namespace, command: str) -> int:
@@ -47,7 +47,12 @@ def act(options: argparse.Namespace, command: str) -> int:
             console.say(out, title, text)
     contract = load_bundle(options.model).contract
     detector = choose_detector(config, contract)
-    with open_run(options.run, config.root_options, channels=detector.channels) as run:
+    with open_run(
+        options.run,
+        config.root_options,
+        channels=detector.channels,
+        follow_links=config.follow_links,
+    ) as run:
         numbers = [event for event, _ in run.events]
         gaps = numbers[-1] - numbers[0] + 1 - len(set(numbers))
         if not contents:

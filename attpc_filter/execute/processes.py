@@ -383,7 +383,9 @@ def _serve(pipe: Connection) -> None:
                 continue
             path, some_events = wanted
             channels = plan.detector.channels
-            with open_run(path, plan.config.root_options, some_events, channels) as run:
+            with open_run(
+                path, plan.config.root_options, some_events, channels, plan.config.follow_links
+            ) as run:
                 while (events := pipe.recv()) is not None:
                     pipe.send(stages.tag_batch(run, events))
     except (EOFError, BrokenPipeError, ConnectionResetError):

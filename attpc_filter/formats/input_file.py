@@ -63,6 +63,8 @@ class InputFile:
         What to read if it is a ROOT file.
     channels : ndarray of int64, shape (n, 5), optional
         CoBo, AsAd, AGET, channel and pad, for files that know no pads.
+    follow_links : bool, optional
+        Whether the links of an HDF5 file may lead anywhere.
 
     Attributes
     ----------
@@ -80,10 +82,12 @@ class InputFile:
         path: Path,
         root: RootOptions | None = None,
         channels: NDArray[np.int64] | None = None,
+        follow_links: bool = False,
     ) -> None:
         self.path = path
         self.root = root
         self.channels = channels
+        self._follow_links = follow_links
         self._hdf5: h5py.File | None = None
         self.head = b""
         try:
@@ -111,7 +115,7 @@ class InputFile:
             If it is one but cannot be opened.
         """
         if self._hdf5 is None and self.head and self._has_hdf5_signature():
-            self._hdf5 = open_file(self.path)
+            self._hdf5 = open_file(self.path, self._follow_links)
         return self._hdf5
 
     def close(self) -> None:

@@ -186,6 +186,7 @@ def open_run(
     root: RootOptions | None = None,
     events: Events | None = None,
     channels: NDArray[np.int64] | None = None,
+    follow_links: bool = False,
 ) -> Run:
     """Open a run file, whatever its format; recognised by content, not by name.
 
@@ -200,6 +201,8 @@ def open_run(
     channels : ndarray of int64, shape (n, 5), optional
         CoBo, AsAd, AGET, channel and pad (:attr:`attpc_filter.rebuild.detector.Detector.channels`),
         for GET's own files, which know no pads.
+    follow_links : bool, optional
+        Whether links of an HDF5 file may lead to files outside of its folder.
 
     Returns
     -------
@@ -211,7 +214,7 @@ def open_run(
     InputError
         If the file cannot be opened, is of no known format, or holds no events.
     """
-    file = InputFile(Path(path), root, channels)
+    file = InputFile(Path(path), root, channels, follow_links)
     try:
         row = _recognise(file)
         run = row.open(file, events)

@@ -5,9 +5,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5g
+from h5py import h5d, h5g, h5o
 
 from attpc_filter.formats.hdf5.file import read_array, translated
+from attpc_filter.formats.hdf5.links import LINK_ACCESS, require_own_data
 from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.points import require_finite, without_warnings
 from attpc_filter.formats.run import Allocate, UnreadableEvent
@@ -34,22 +35,22 @@ class HitRun(Hdf5Run):
     @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         with translated:
-            table = self.file[name]
-            held = list(table) if isinstance(table, h5py.Group) else None
+            table = h5o.open(group, name, lapl=LINK_ACCESS)
+            held = list(h5py.Group(table)) if isinstance(table, h5g.GroupID) else None
         if held is not None:
             if "HitArray" not in held:
                 raise UnreadableEvent(f"no HitArray; it holds {', '.join(held) or 'nothing'}")
             with translated:
-                table = table["HitArray"]
-        if not isinstance(table, h5py.Dataset):
+                table = h5o.open(table, b"HitArray", lapl=LINK_ACCESS)
+        if not isinstance(table, h5d.DatasetID):
             raise UnreadableEvent("no table of hits, but another kind of object")
+        require_own_data(table)
         with translated:
-            names = table.dtype.names
+            kind = table.dtype
+        names = kind.names
         if names is None:
-            raise UnreadableEvent(
-                f"hits of type {table.dtype}, expected a table with x, y, z, t, A"
-            )
-        hits = read_array(table.id).reshape(-1)
+            raise UnreadableEvent(f"hits of type {kind}, expected a table with x, y, z, t, A")
+        hits = read_array(table).reshape(-1)
         columns = []
         for column in _COLUMNS:
             known = [n for n in _OTHER_NAMES.get(column, (column,)) if n in names]

@@ -16,6 +16,7 @@ from h5py import h5d, h5f, h5g, h5l, h5s, h5t, h5z
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
+from attpc_filter.formats.hdf5 import links
 from attpc_filter.formats.run import Allocate, UnreadableEvent
 from attpc_filter.records import N_HARDWARE_COLUMNS, N_TIME_BUCKETS
 
@@ -46,14 +47,34 @@ _HEAP = re.compile(rb"GCOL\x01\0\0\0(.{8})", re.DOTALL)
 _LARGE_CACHE_BYTES = 120 << 20
 
 
-def open_file(path: Path) -> h5py.File:
+def open_file(path: Path, follow_links: bool = False) -> h5py.File:
     """Open an HDF5 file for reading.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    follow_links : bool, optional
+        Whether its links may lead anywhere (see :mod:`attpc_filter.formats.hdf5.links`).
 
     Raises
     ------
     InputError
-        If it is damaged, truncated, or open for writing.
+        If it is damaged, truncated, or open for writing, or a link leads where it may not.
     """
+    file = _open_file(path)
+    try:
+        links.declare(file, follow_links)
+    except HDF5_ERRORS as error:
+        file.close()
+        raise InputError(f"{path}: damaged: {one_line(error)}") from error
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_file(path: Path) -> h5py.File:
     try:
         _require_ending_heaps(path)
         # best-effort: parallel file systems without locks refuse nothing
@@ -89,7 +110,8 @@ def _errno(error: BaseException) -> int | None:
 
 
 def require_working_disk(error: BaseException) -> None:
-    """Raise InputError if an error is the disk's or the network's, and not the file's content."""
+    """Raise InputError if an error is the disk's or the network's, or a link's that is refused."""
+    links.require_no_refusal()
     number = _errno(error)
     if number not in ENVIRONMENT_ERRORS:
         return
@@ -143,7 +165,9 @@ def open_dataset(parent: h5g.GroupID, path: bytes, what: str) -> h5d.DatasetID:
         If a link leads to a file that is not there.
     """
     try:
-        return h5d.open(parent, path)
+        dataset = h5d.open(parent, path, links.DATASET_ACCESS)
+        links.require_own_data(dataset)
+        return dataset
     except HDF5_ERRORS as error:
         require_working_disk(error)
         require_targets(parent, path)
@@ -163,7 +187,7 @@ def is_there(parent: h5g.GroupID, path: bytes) -> bool:
         If a link on the way leads to a file that is not there.
     """
     try:
-        return bool(parent.links.exists(path))
+        return bool(parent.links.exists(path, lapl=links.LINK_ACCESS))
     except HDF5_ERRORS as error:
         require_working_disk(error)
         require_targets(parent, path)
@@ -186,7 +210,7 @@ def require_targets(parent: h5g.GroupID, path: bytes) -> None:
                         f"{holder}: links to {target}, which is not there; move it back, or filter"
                         " the run itself"
                     )
-            group = h5g.open(group, name)
+            group = links.open_group(group, name)
         except HDF5_ERRORS:
             return
 
@@ -255,7 +279,8 @@ def describe_names(file: h5py.File) -> str:
         return "nothing"
     shown = []
     for name in names[:5]:
-        version = file[name].attrs.get("version") if name in file else None
+        is_own = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        version = file[name].attrs.get("version") if is_own else None
         shown.append(name if version is None else f"{name} (version {version})")
     return ", ".join(shown) + (", ..." if len(names) > 5 else "")
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from attpc_filter import __version__
 from attpc_filter.errors import InputError, OutputError
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, translated
+from attpc_filter.formats.hdf5.links import require_own_data
 from attpc_filter.formats.hdf5.run import Hdf5File
 from attpc_filter.formats.run import Allocate, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Record
@@ -38,6 +39,7 @@ from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Record
 #: Version of the layout.
 STORE_VERSION = 1
 
+_EVENT_COLUMNS = ("number", "name", "passthrough", "reason", "origin", "first_hit")
 _COLUMNS = ("pad", "x", "y", "z", "time_bucket", "charge", "integral")
 #: Our columns in the places of :data:`attpc_filter.records.POINT_COLUMNS`.
 _POINT_NAMES = tuple(name.removesuffix("_mm").removesuffix("_adc") for name in POINT_COLUMNS)
@@ -165,6 +167,9 @@ class HitStoreRun(Hdf5File):
             raise InputError(
                 f"{path}: a hit store of version {version}, this attpc-filter reads {STORE_VERSION}"
             )
+        for group, columns in (("events", _EVENT_COLUMNS), ("hits", _COLUMNS)):
+            for column in columns:
+                require_own_data(file[group][column].id)
         events = file["events"]
         names = [name.decode("utf-8", "surrogateescape") for name in events["name"][()]]
         self.events = list(zip(events["number"][()].tolist(), names, strict=True))

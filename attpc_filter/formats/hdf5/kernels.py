@@ -26,6 +26,11 @@ _SIGNATURES = {
     "H5Lexists": _STATUS(_ID, _POINTER, _ID),
     "H5Dopen2": _ID(_ID, _POINTER, _ID),
     "H5Dget_space": _ID(_ID),
+    "H5Dget_offset": types.uint64(_ID),
+    "H5Dget_create_plist": _ID(_ID),
+    "H5Pget_layout": _STATUS(_ID),
+    "H5Pget_external_count": _STATUS(_ID),
+    "H5Pclose": _STATUS(_ID),
     "H5Dget_type": _ID(_ID),
     "H5Dread": _STATUS(_ID, _ID, _ID, _ID, _ID, _POINTER),
     "H5Dclose": _STATUS(_ID),
@@ -36,6 +41,8 @@ _SIGNATURES = {
     "H5Tclose": _STATUS(_ID),
 }
 _DEFAULT = 0  # H5P_DEFAULT, and H5S_ALL
+_NO_OFFSET = np.uint64(2**64 - 1)  # HADDR_UNDEF
+_COMPACT, _CONTIGUOUS, _CHUNKED = 0, 1, 2  # H5D_layout_t
 
 #: In place of an event's rows, or its register: not as usual, so that h5py is to look at it.
 UNUSUAL = -1
@@ -83,6 +90,11 @@ _close_group = function("H5Gclose")
 _link_exists = function("H5Lexists")
 _open_dataset = function("H5Dopen2")
 _space_of = function("H5Dget_space")
+_offset_of = function("H5Dget_offset")
+_creation_of = function("H5Dget_create_plist")
+_layout_of = function("H5Pget_layout")
+_n_external_files = function("H5Pget_external_count")
+_close_properties = function("H5Pclose")
 _type_of = function("H5Dget_type")
 _read = function("H5Dread")
 _close_dataset = function("H5Dclose")
@@ -100,6 +112,7 @@ def read_events(
     n_events,
     others,
     others_with_register,
+    access,
     int16,
     uint16,
     n_columns,
@@ -121,6 +134,8 @@ def read_events(
     others, others_with_register : ndarray of uint8
         Paths in an event's group of what else is to be looked for, in every event and in those with
         a register; each with a zero at its end.
+    access : tuple of (int, int, int)
+        Identifiers of the access lists of links, datasets and groups.
     int16, uint16 : int
         Identifiers of these types.
     n_columns, most_rows : int
@@ -151,11 +166,11 @@ def read_events(
         place = _after(paths, sign)
         register = NO_REGISTER
         if paths[sign] != 0:
-            register = _read_register(parent, address + sign, address + place, uint16)
+            register = _read_register(parent, address + sign, address + place, access, uint16)
         rows = UNUSUAL
         if register != UNUSUAL:
             rows = _read_matrix(
-                parent, address + traces, int16, n_columns, most_rows, buffer[used:]
+                parent, address + traces, access, int16, n_columns, most_rows, buffer[used:]
             )
         if rows > len(buffer) - used:
             if event > 0:
@@ -170,23 +185,23 @@ def read_events(
                 : 0 if register == NO_REGISTER else len(others_with_register)
             ]
             is_complete[event] = len(others) + len(more) == 0 or _has_all(
-                parent, address + group, others, more
+                parent, address + group, access, others, more
             )
         traces = _after(paths, group)
     return n_rows, registers, is_complete, traces
 
 
 @njit(cache=True)
-def _has_all(parent, group, names, more):
+def _has_all(parent, group, access, names, more):
     """Whether all of some links, their names each with a zero at its end, are in a group."""
-    opened = _open_group(parent, group, _DEFAULT)
+    opened = _open_group(parent, group, access[2])
     if opened < 0:
         return False
     there = True
     for texts in (names, more):
         start = 0
         while there and start < len(texts):
-            there = _link_exists(opened, np.int64(texts.ctypes.data) + start, _DEFAULT) > 0
+            there = _link_exists(opened, np.int64(texts.ctypes.data) + start, access[0]) > 0
             start = _after(texts, start)
     _close_group(opened)
     return there
@@ -201,13 +216,13 @@ def _after(texts, start):
 
 
 @njit(cache=True)
-def _read_matrix(parent, path, kind, n_columns, most_rows, room):
+def _read_matrix(parent, path, access, kind, n_columns, most_rows, room):
     """Read a matrix if there is room for it; returns its rows in any case, or UNUSUAL."""
-    dataset = _open_dataset(parent, path, _DEFAULT)
+    dataset = _open_dataset(parent, path, access[1])
     if dataset < 0:
         return UNUSUAL
     n_rows = UNUSUAL
-    rows, columns = _shape(dataset)
+    rows, columns = _shape(dataset) if _has_own_data(dataset) else (-1, -1)
     if columns == n_columns and 0 <= rows <= most_rows and _is_of_type(dataset, kind):
         n_rows = rows
         if 0 < rows <= len(room) and (
@@ -219,22 +234,38 @@ def _read_matrix(parent, path, kind, n_columns, most_rows, room):
 
 
 @njit(cache=True)
-def _read_register(parent, sign, path, kind):
+def _read_register(parent, sign, path, access, kind):
     """Read a single number; NO_REGISTER if what it is in is not there."""
-    there = _link_exists(parent, sign, _DEFAULT)
+    there = _link_exists(parent, sign, access[0])
     if there <= 0:
         return NO_REGISTER if there == 0 else UNUSUAL
-    dataset = _open_dataset(parent, path, _DEFAULT)
+    dataset = _open_dataset(parent, path, access[1])
     if dataset < 0:
         return UNUSUAL
     register = UNUSUAL
-    rows, columns = _shape(dataset)
+    rows, columns = _shape(dataset) if _has_own_data(dataset) else (-1, -1)
     if rows == 1 and columns == 1 and _is_of_type(dataset, kind):
         value = np.zeros(1, np.uint16)
         if _read(dataset, kind, _DEFAULT, _DEFAULT, _DEFAULT, value.ctypes.data) >= 0:
             register = np.int64(value[0])
     _close_dataset(dataset)
     return register
+
+
+@njit(cache=True)
+def _has_own_data(dataset):
+    """Whether a dataset's numbers lie in its own file (see :func:`links.require_own_data`)."""
+    if _offset_of(dataset) != _NO_OFFSET:
+        return True
+    properties = _creation_of(dataset)
+    if properties < 0:
+        return False
+    layout = _layout_of(properties)
+    own = layout in (_COMPACT, _CHUNKED)
+    if layout == _CONTIGUOUS:
+        own = _n_external_files(properties) == 0
+    _close_properties(properties)
+    return own
 
 
 @njit(cache=True)

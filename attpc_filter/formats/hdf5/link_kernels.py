@@ -18,7 +18,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from attpc_filter.compiled import njit
-from attpc_filter.formats.hdf5 import kernels
+from attpc_filter.formats.hdf5 import kernels, links
 
 _ID, _POINTER = types.int64, types.intp
 _STATUS = types.int32  # negative on errors
@@ -129,16 +129,17 @@ class Linker:
         library = kernels.library()
         n_links = ctypes.c_uint(_COMPACT_LINKS), ctypes.c_uint(_COMPACT_LINKS // 2)
         library.H5Pset_link_phase_change(ctypes.c_int64(self._properties.id), *n_links)
-        links = [(name, name) for name in usual.names] + list(usual.further)
+        pairs = [(name, name) for name in usual.names] + list(usual.further)
         self._arguments = (
             source.id,
             target.id,
+            links.GROUP_ACCESS,
             self._properties.id,
             texts([source_path]),
             np.frombuffer(b"/" + container.encode() + b"/", np.uint8),
             texts([usual.group]),
             texts(usual.names),
-            texts(part for link in links for part in link),
+            texts(part for pair in pairs for part in pair),
             texts(part for pair in usual.whole for part in pair),
         )
 
@@ -184,7 +185,7 @@ def _link_parts(source, target, source_path, paths):
 
 @njit(cache=True)
 def link_event(
-    event, source, target, properties, source_path, container, group, names, links, whole
+    event, source, target, access, properties, source_path, container, group, names, links, whole
 ):
     """Make an event's groups, their attributes and links; False if the event is not usual.
 
@@ -194,6 +195,8 @@ def link_event(
         Name of the event; like all texts with a zero at its end.
     source, target : int
         Identifiers of the groups of events in the run and in the stream.
+    access : int
+        Identifier of the access list of groups.
     properties : int
         Identifier of the properties of new groups.
     source_path, container : ndarray of uint8
@@ -205,15 +208,15 @@ def link_event(
     whole : ndarray of uint8
         Pairs of texts: what else may be in the event, and what must be in that.
     """
-    opened = _open_group(source, event.ctypes.data, _DEFAULT)
+    opened = _open_group(source, event.ctypes.data, access)
     if opened < 0:
         return False
     done = False
     inner = np.int64(-1)
     if _link_exists(opened, group.ctypes.data, _DEFAULT) > 0:
-        inner = _open_group(opened, group.ctypes.data, _DEFAULT)
+        inner = _open_group(opened, group.ctypes.data, access)
     if inner >= 0:
-        n_whole = _count_whole(opened, whole)
+        n_whole = _count_whole(opened, access, whole)
         if n_whole >= 0 and _n_links(opened) == 1 + n_whole and _holds(inner, names):
             made = _create_group(target, event.ctypes.data, _DEFAULT, properties, _DEFAULT)
             if made >= 0:
@@ -289,7 +292,7 @@ def _link_all(opened, inner, made, properties, event, source_path, container, gr
 
 
 @njit(cache=True)
-def _count_whole(opened, whole):
+def _count_whole(opened, access, whole):
     """Count the parts to be linked whole that the event has; -1 if one lacks what it must hold."""
     n = 0
     part = 0
@@ -297,7 +300,7 @@ def _count_whole(opened, whole):
         demanded = _after(whole, part)
         if _link_exists(opened, whole.ctypes.data + part, _DEFAULT) > 0:
             n += 1
-            inner = _open_group(opened, whole.ctypes.data + part, _DEFAULT)
+            inner = _open_group(opened, whole.ctypes.data + part, access)
             if inner < 0:
                 return -1
             there = _link_exists(inner, whole.ctypes.data + demanded, _DEFAULT) > 0

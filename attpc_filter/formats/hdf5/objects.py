@@ -8,6 +8,7 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, is_sound, require_working_disk
+from attpc_filter.formats.hdf5.links import LINK_ACCESS, require_own_data
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_TEXT = 1 << 20
@@ -20,7 +21,8 @@ def link_exists(group: h5g.GroupID, path: str) -> bool:
     """Whether every link of a path is there; the last may lead nowhere."""
     parts = path.split("/")
     return all(
-        group.links.exists("/".join(parts[: depth + 1]).encode()) for depth in range(len(parts))
+        group.links.exists("/".join(parts[: depth + 1]).encode(), lapl=LINK_ACCESS)
+        for depth in range(len(parts))
     )
 
 
@@ -89,13 +91,13 @@ def copy_object(source: h5g.GroupID, path: bytes, target: h5g.GroupID, name: byt
             made: Any = h5g.create(target, place)
             copy_attributes(item, made)
             for child in item:
-                copy(h5o.open(item, child), place + b"/" + child)
+                copy(h5o.open(item, child, lapl=LINK_ACCESS), place + b"/" + child)
         elif isinstance(item, h5d.DatasetID):
             _copy_dataset(item, target, place)
         else:  # a committed type
             h5o.copy(item, b".", target, place)
 
-    copy(h5o.open(source, path), name)
+    copy(h5o.open(source, path, lapl=LINK_ACCESS), name)
 
 
 def is_readable(source: h5g.GroupID, path: bytes) -> bool:
@@ -111,12 +113,13 @@ def is_readable(source: h5g.GroupID, path: bytes) -> bool:
             require_sound_attribute(h5a.open(item, index=index))
         if isinstance(item, h5g.GroupID):
             for child in item:
-                read(h5o.open(item, child))
+                read(h5o.open(item, child, lapl=LINK_ACCESS))
         elif isinstance(item, h5d.DatasetID):
+            require_own_data(item)
             h5py.Dataset(item)[()]
 
     try:
-        read(h5o.open(source, path))
+        read(h5o.open(source, path, lapl=LINK_ACCESS))
     except HDF5_ERRORS as error:
         require_working_disk(error)
         return False
@@ -124,6 +127,7 @@ def is_readable(source: h5g.GroupID, path: bytes) -> bool:
 
 
 def _copy_dataset(dataset: h5d.DatasetID, target: h5g.GroupID, name: bytes) -> None:
+    require_own_data(dataset)
     shape = dataset.shape
     kind = dataset.get_type()
     size = int(np.prod(shape)) if shape else 0

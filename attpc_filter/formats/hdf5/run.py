@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5, h5d, h5g, h5t
 from numpy.typing import NDArray
 
-from attpc_filter.formats.hdf5 import kernels
+from attpc_filter.formats.hdf5 import kernels, links
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadata_cache
 from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.run import Allocate, Events, Run, UnreadableEvent, allocate_new
@@ -118,7 +118,11 @@ class Hdf5Run(Hdf5File):
         found: Counter[int] = Counter()
         for _, name in self.events[:_EVENTS_LOOKED_AT]:
             with contextlib.suppress(*HDF5_ERRORS):
-                shape = h5d.open(self.file.id, self.matrix_path(name).encode()).shape
+                dataset = h5d.open(
+                    self.file.id, self.matrix_path(name).encode(), links.DATASET_ACCESS
+                )
+                links.require_own_data(dataset)
+                shape = dataset.shape
                 if len(shape) == 2:
                     found[shape[1] - N_HARDWARE_COLUMNS] += 1
         possible = [n for n, _ in found.most_common() if 0 < n <= _MOST_SAMPLES and not n % 32]
@@ -225,6 +229,7 @@ class TraceRun(Hdf5Run):
                 len(events) - done,
                 others,
                 others_with_register,
+                (links.LINK_ACCESS.id, links.DATASET_ACCESS.id, links.GROUP_ACCESS),
                 h5t.NATIVE_INT16.id,
                 h5t.NATIVE_UINT16.id,
                 buffer.shape[1],

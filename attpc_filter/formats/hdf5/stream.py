@@ -12,6 +12,7 @@ from attpc_filter import __version__
 from attpc_filter.errors import OutputError
 from attpc_filter.formats.hdf5 import link_kernels
 from attpc_filter.formats.hdf5.file import HDF5_ERRORS, one_line, require_working_disk
+from attpc_filter.formats.hdf5.links import open_group
 from attpc_filter.formats.hdf5.objects import (
     copy_attributes,
     copy_object,
@@ -196,7 +197,7 @@ class Hdf5Stream(Stream):
         else:
             for group in members:
                 made = h5g.create(target, _join(event, group))
-                copy_attributes(h5g.open(source, _join(event, group)), made)
+                copy_attributes(open_group(source, _join(event, group)), made)
         there = b"/" + path.encode() + b"/"
         for group, names in members.items():
             made = h5g.open(target, _join(event, group))
@@ -216,11 +217,11 @@ def _join(group: bytes, name: bytes) -> bytes:
 
 def list_members(parent: h5g.GroupID, name: bytes, inner: Iterable[bytes]) -> Members:
     """Names in an event's group and, of the groups that may be in it, in those that are."""
-    event = h5g.open(parent, name)
+    event = open_group(parent, name)
     members = {b"": _member_names(event)}
     for group in inner:
         if group in members[b""]:
-            members[group] = _member_names(h5g.open(event, group))
+            members[group] = _member_names(open_group(event, group))
     return members
 
 
