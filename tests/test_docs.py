@@ -1,6 +1,7 @@
 """The pages say what the program does: the reference is as generated, the examples run."""
 
 import importlib.util
+import inspect
 import re
 import shlex
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+import attpc_filter
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -71,6 +74,29 @@ def test_commands_of_the_page_run(page: str, tmp_path: Path) -> None:
             (tmp_path / target).write_text(ended.stdout, encoding="utf-8")
 
 
+def test_the_notebook_page_prints_what_it_says(tmp_path: Path) -> None:
+    """Its blocks run one after another, in one process, and each prints the text below it."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    cells = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert len(cells) == text.count("```python") >= 8
+    shutil.copy(ROOT / "sample" / "run_0101.h5", tmp_path)
+    program = "\n".join(f"{code}\nprint('-- next cell', flush=True)" for code, _ in cells)
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split("-- next cell\n") == [*(shown for _, shown in cells), ""]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_placeholders(page: str) -> None:
     assert not re.search(r"@[A-Z]+@|TODO|FIXME", (ROOT / page).read_text(encoding="utf-8"))
+
+
+def test_the_pages_about_python_name_the_whole_face() -> None:
+    """The site shows what has a docstring; the table of the page names the rest."""
+    table = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in attpc_filter.__all__:
+        value = getattr(attpc_filter, name)
+        if not (isinstance(value, type) or inspect.isfunction(value)):
+            assert f"`{name}`" in table, name
