@@ -18,6 +18,12 @@ _CAPTION = 12
 _ABREAST = 10
 _VIEW = ProjectionSettings(views=("xy", "zr"), size=_SIDE, scale=8.0)
 _INCHES_A_PIXEL = 1 / 80
+#: Pixels, log(1 + charge) / 8, of the ends of the colours: 20 and 20,000 ADC.
+_PALEST, _DARKEST = 0.38, 1.24
+_LEGEND = (
+    f"x, y: {-_VIEW.radius_mm:g} to {_VIEW.radius_mm:g} mm  |  z across: {_VIEW.z_low_mm:g} to"
+    f" {_VIEW.z_high_mm:g} mm, radius up  |  charge: yellow 20 ADC, blue 20,000 ADC"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ def write_contact_sheet(events: Events, sheet: Sequence[Row], path: Path) -> Non
     """Draw events in rows.
 
     Of each event the projection along the beam (x and y) stands beside the one of radius (up)
-    against z; below are its run and event number. Darker is more charge.
+    against z; below are its run and event number. Colours go with the logarithm of the charge.
 
     Parameters
     ----------
@@ -59,10 +65,11 @@ def write_contact_sheet(events: Events, sheet: Sequence[Row], path: Path) -> Non
     across, down = 2 * _SIDE + 2 * _GAP, _SIDE + _CAPTION + _GAP
     most = min(max(len(row.rows) for row in sheet), _ABREAST)
     lines = [-(-len(row.rows) // _ABREAST) for row in sheet]
-    canvas = np.zeros((sum(lines) * down + len(sheet) * _CAPTION, most * across), np.float32)
-    captions: list[tuple[float, float, str]] = []
+    height = sum(lines) * down + (len(sheet) + 1) * _CAPTION
+    canvas = np.full((height, most * across), np.nan, np.float32)
+    captions: list[tuple[float, float, str]] = [(0, _CAPTION - 2, _LEGEND)]
     for number, row in enumerate(sheet):
-        first = sum(lines[:number]) * down + (number + 1) * _CAPTION
+        first = sum(lines[:number]) * down + (number + 2) * _CAPTION
         captions.append((0, first - 2, row.title))
         for place, (index, image) in enumerate(
             zip(row.rows, project(take_events(events.hits, row.rows), _VIEW), strict=True)
@@ -70,14 +77,16 @@ def write_contact_sheet(events: Events, sheet: Sequence[Row], path: Path) -> Non
             top, left = first + place // _ABREAST * down, place % _ABREAST * across
             for view, pixels in enumerate(image):
                 start = left + view * (_SIDE + 1)
-                framed = np.clip(pixels[::-1], 0.06, 1.0)
-                canvas[top : top + _SIDE, start : start + _SIDE] = framed
+                canvas[top : top + _SIDE, start : start + _SIDE] = pixels[::-1]
             text = f"run {events.run[index]} event {events.event[index]}"
             captions.append((left, top + _SIDE + _CAPTION - 3, text))
     size = (canvas.shape[1] * _INCHES_A_PIXEL, canvas.shape[0] * _INCHES_A_PIXEL)
     figure = plt.figure(figsize=size)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(canvas, cmap="gray_r", vmin=0.0, vmax=1.0, interpolation="nearest")
+    colours = plt.get_cmap("plasma_r")((canvas - _PALEST) / (_DARKEST - _PALEST))
+    colours[canvas == 0.0, :3] = 0.95  # no hit
+    colours[np.isnan(canvas)] = 1.0  # between the pictures
+    axes.imshow(colours, interpolation="nearest")
     axes.set_axis_off()
     for x, y, text in captions:
         axes.text(x, y, text, fontsize=7)
