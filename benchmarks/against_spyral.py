@@ -1,15 +1,18 @@
-"""attpc-filter beside Spyral's PointcloudPhase, on the same raw run, one core each, in one go.
+"""attpc-filter beside Spyral's PointcloudPhase, on runs as users have them, one core each.
 
-    python benchmarks/against_spyral.py RAW_RUN.h5 [--repeats 5] [--lengths N ...] [--csv FILE]
+    python benchmarks/against_spyral.py RAW_RUN.h5 [--events 1000 9000] [--repeats 5] [--csv FILE]
 
-Both read the same file: a copy of the run with the names that Spyral looks for. The whole job of
-attpc-filter (read, hits, projections, model, tags, link streams) runs as its own process on a run
-of the same events, repeated to 12,000 so that its start does not weigh; its events/s are those of
-the manifest, from opening the run to the last renamed file. They take turns: Spyral and
-attpc-filter on one core, attpc-filter with one hit a pad (`peak`), attpc-filter on two cores, and
-two of attpc-filter at a time, a core and a run each, which is all that the machine gives; and
-between them rebuilding alone, and reading alone beside HDF5's own low-level read of the same
-matrices. Then its peak memory at several lengths.
+The events of a run in attpc_merger's 2.0 layout stand in long runs in every layout that the merger
+and its relatives write (``layouts.py``). The whole job of attpc-filter (read, hits, projections,
+model, tags, link streams) runs on each as a process of its own, and its events/s are those of the
+wall clock from the start of the program to its end. Spyral reads a copy of the run with the names
+that its reader needs, in this process, without its start. They take turns, so that each ratio is of
+one turn. What to quote is the slowest layout in use.
+
+With 2.0 runs as the merger writes them besides: one hit a pad (`peak`), copies of the events, the
+bundle `accurate`, no streams, two cores, and two jobs at a time, a core and a run each, which is
+all that the machine gives; rebuilding alone, and reading alone beside HDF5's own low-level read.
+Then the peak memory at several lengths.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import onnx
-from long_run import make_long_run
+from layouts import LAYOUTS, write_layout
 
 from attpc_filter.bench import processor
 from attpc_filter.formats.hdf5.ceilings import bare_reads
@@ -40,7 +43,9 @@ from attpc_filter.records import N_TRACE_COLUMNS
 from attpc_filter.score.bundle import load_bundle
 from attpc_filter.tagging.stages import BUFFER_TRACES
 
-_N_EVENTS = 12_000
+#: The layout that is measured in all ways: the newest one, as the merger writes it.
+AS_WRITTEN = "attpc_merger 2.0"
+SPYRAL = "Spyral PointcloudPhase"
 
 
 def spyral_events_per_s(run: Path, workspace: Path) -> float:
@@ -144,29 +149,35 @@ def run_filter(
     Returns
     -------
     rate : float
-        Events/s, added up.
+        Events/s of all together, from the start of the programs to the end of the last.
     memory : float
         Peak memory of the largest [MiB].
     """
     os.sched_setaffinity(0, cores)  # the children inherit it
     outs = [place / f"out {index}" for index in range(len(runs))]
+    for out in outs:
+        shutil.rmtree(out, ignore_errors=True)
     processes = []
+    began = time.perf_counter()
     for run, out in zip(runs, outs, strict=True):
         command = [sys.executable, "-m", "attpc_filter.cli", "run", run, "--out", out]
-        command += ["--restart", "--no-picture", "--threads", threads, *options]
+        command += ["--no-picture", "--threads", threads, *options]
         silent = subprocess.DEVNULL
         processes.append(subprocess.Popen([*map(str, command)], stdout=silent, stderr=silent))
-    if any([process.wait() for process in processes]):
+    statuses = [process.wait() for process in processes]
+    seconds = time.perf_counter() - began
+    if any(statuses):
         raise SystemExit(f"attpc-filter failed on one of {', '.join(map(str, runs))}")
     manifests = [json.loads((out / "manifest.json").read_text()) for out in outs]
-    rates = [manifest["runs"][0]["events_per_s"] for manifest in manifests]
-    return sum(rates), max(manifest["peak_memory_bytes"] for manifest in manifests) / 2**20
+    n_events = sum(manifest["n_events"] for manifest in manifests)
+    return n_events / seconds, max(m["peak_memory_bytes"] for m in manifests) / 2**20
 
 
 def main() -> None:
     """Measure, print a table, and write it to a CSV file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="a run in attpc_merger's 2.0 layout")
+    parser.add_argument("--events", type=int, nargs="+", default=(1_000, 9_000), metavar="N")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--lengths", type=int, nargs="*", default=(1_000, 100_000), metavar="N_EVENTS"
@@ -182,45 +193,57 @@ def main() -> None:
         readable = place / "spyral" / options.run.name
         n_events = spyral_readable(options.run, readable)
         with h5py.File(readable) as file:
-            events = file["events"].values()
-            pads = [event["get/pads" if "get" in event else "get_traces"] for event in events]
-            rows["traces an event"] = sum(map(len, pads)) / n_events
-        long, other = place / options.run.name, place / "run_9999.h5"
-        make_long_run(readable, long, _N_EVENTS)
-        shutil.copyfile(long, other)
+            rows["traces an event"] = (
+                sum(len(event["get/pads"]) for event in file["events"].values()) / n_events
+            )
+        runs: dict[tuple[str, int], Path] = {}
+        for index, layout in enumerate(LAYOUTS):
+            for length in options.events:
+                runs[layout, length] = place / f"run_{index + 1}{length:07}.h5"
+                write_layout(options.run, layout, runs[layout, length], length)
+        as_written = runs[AS_WRITTEN, max(options.events)]
+        other = place / "run_9999.h5"
+        shutil.copyfile(as_written, other)
         peak = place / "peak.onnx"
         with_hits_of_mode(load_bundle("default").path, "peak", peak)
         measured: dict[str, list[float]] = {}
         for turn in range(1 + options.repeats):
             os.sched_setaffinity(0, one)
-            found = {
-                "Spyral PointcloudPhase": spyral_events_per_s(readable, place / f"spyral{turn}"),
-                "multi hits, one core": run_filter([long], place, one, 1)[0],
-                "peak hits, one core": run_filter([long], place, one, 1, "--model", peak)[0],
-            } | steps_alone(readable)
+            found = {SPYRAL: spyral_events_per_s(readable, place / f"spyral{turn}")}
+            for (layout, length), run in runs.items():
+                found[f"{layout}, {length} events"] = run_filter([run], place, one, 1)[0]
+            for name, more in (
+                ("peak hits", ("--model", peak)),
+                ("copies", ("--streams", "copy")),
+                ("accurate", ("--model", "accurate")),
+                ("no streams", ("--streams", "none")),
+            ):
+                found[name] = run_filter([as_written], place, one, 1, *more)[0]
+            found |= steps_alone(readable)
             if len(two) == 2:
-                found["multi hits, two cores"] = run_filter([long], place, two, 2)[0]
-                found["two jobs, a core each"] = run_filter([long, other], place, two, 1)[0]
+                found["two cores"] = run_filter([as_written], place, two, 2)[0]
+                found["two jobs, a core each"] = run_filter([as_written, other], place, two, 1)[0]
             if turn:  # the first one warms up
                 for name, rate in found.items():
                     measured.setdefault(name, []).append(rate)
         for name, rates in measured.items():
             unit = "traces/s" if name.startswith("multi hits alone") else "events/s"
             rows[f"{name} [{unit}]"] = statistics.median(rates)
-        pairs = [
-            ("multi hits, one core", "Spyral PointcloudPhase"),
-            ("peak hits, one core", "Spyral PointcloudPhase"),
-            ("multi hits, two cores", "multi hits, one core"),
-            ("two jobs, a core each", "multi hits, one core"),
-            ("HDF5 alone, low level, one core", "reading alone, one core"),
-        ]
-        for ours, other in pairs:
-            if ours in measured:
-                ratios = [a / b for a, b in zip(measured[ours], measured[other], strict=True)]
-                rows[f"{ours} / {other}"] = statistics.median(ratios)
+        whole = f"{AS_WRITTEN}, {max(options.events)} events"
+        jobs = [f"{layout}, {length} events" for layout, length in runs]
+        pairs = [(job, SPYRAL) for job in (*jobs, "peak hits", "copies", "accurate")]
+        pairs += [(f"{layout}, {max(options.events)} events", whole) for layout in LAYOUTS]
+        pairs += [(name, whole) for name in ("no streams", "two cores", "two jobs, a core each")]
+        pairs += [("HDF5 alone, low level, one core", "reading alone, one core")]
+        for ours, theirs in pairs:
+            if ours in measured and ours != theirs:
+                ratios = [a / b for a, b in zip(measured[ours], measured[theirs], strict=True)]
+                rows[f"{ours} / {theirs}"] = statistics.median(ratios)
         for length in options.lengths:
-            make_long_run(readable, long, length)
-            rows[f"peak memory at {length} events [MiB]"] = run_filter([long], place, two, 2)[1]
+            write_layout(options.run, AS_WRITTEN, as_written, length)
+            rows[f"peak memory at {length} events [MiB]"] = run_filter([as_written], place, two, 2)[
+                1
+            ]
     machine = f"{processor()}, {len(available)} cores"
     for name, value in rows.items():
         print(f"{name:60} {value:12.2f}")

@@ -42,7 +42,10 @@ def of_table(path: Path) -> dict[str, str]:
 
 
 def of_hdf5(path: Path) -> dict[str, str]:
-    """Objects, links and attributes of an HDF5 file; links are not followed."""
+    """Objects, links and attributes of an HDF5 file.
+
+    A link to a group is read as links to its members.
+    """
     found: dict[str, str] = {}
 
     def attributes(item: h5py.Group | h5py.Dataset, name: str) -> None:
@@ -50,12 +53,21 @@ def of_hdf5(path: Path) -> dict[str, str]:
             if key not in ("attpc_filter", "attpc_filter_source", "source"):
                 found[f"{name}@{key}"] = digest(item.attrs[key])
 
+    def link_name(link: h5py.ExternalLink) -> str:
+        return f"{Path(link.filename).name}:{link.path}"
+
     def walk(group: h5py.Group, prefix: str) -> None:
         attributes(group, prefix)
         for name in group:
             link, place = group.get(name, getlink=True), f"{prefix}/{name}"
             if isinstance(link, h5py.ExternalLink):
-                found[place] = f"-> {Path(link.filename).name}:{link.path}"
+                target = group.get(name)
+                if isinstance(target, h5py.Group):  # linked whole: the same as its members linked
+                    attributes(target, place)
+                    for member in target:
+                        found[f"{place}/{member}"] = f"-> {link_name(link)}/{member}"
+                else:
+                    found[place] = f"-> {link_name(link)}"
                 continue
             item = group[name]
             if isinstance(item, h5py.Group):
