@@ -12,8 +12,8 @@ from attpc_filter.rebuild.padplane import PadPlane
 
 #: Samples that GET's electronics write of a pad, unless they are told to write fewer.
 DEFAULT_SAMPLES = 512
-#: The compiled loops go over a trace in blocks of this many samples.
-SAMPLES_A_BLOCK = 32
+#: The baseline of a shorter trace could not be told from its peaks.
+FEWEST_SAMPLES = 32
 MOST_SAMPLES = 4096
 
 #: Positions along one axis [mm].
@@ -155,7 +155,7 @@ class Detector:
     plane : PadPlane
         Positions and corrections of the pads.
     n_samples : int
-        Samples of a trace; a multiple of 32.
+        Samples of a trace, 32 to 4096.
     calibration : ZCalibration
         From time bucket to z.
     frame : BeamFrame
@@ -172,7 +172,7 @@ class Detector:
     Raises
     ------
     ValueError
-        If ``n_samples`` is no multiple of 32 between 32 and 4096.
+        If ``n_samples`` is not between 32 and 4096.
     """
 
     name: str
@@ -201,10 +201,9 @@ class Detector:
 
 def check_samples(n_samples: int) -> None:
     """Raise ValueError unless traces of so many samples can be rebuilt."""
-    if not 0 < n_samples <= MOST_SAMPLES or n_samples % SAMPLES_A_BLOCK:
+    if not FEWEST_SAMPLES <= n_samples <= MOST_SAMPLES:
         raise ValueError(
-            f"n_samples: {n_samples} is no multiple of {SAMPLES_A_BLOCK} between"
-            f" {SAMPLES_A_BLOCK} and {MOST_SAMPLES}"
+            f"n_samples: {n_samples} is not between {FEWEST_SAMPLES} and {MOST_SAMPLES}"
         )
 
 

@@ -101,7 +101,7 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
     Raises
     ------
     ValueError
-        If the number of samples is no multiple of 32.
+        If there are fewer than 32 samples, or more than 4096.
     """
     plane, calibration = detector.plane, detector.calibration
     matrices = [record.traces for record in records if record.traces is not None]
@@ -215,7 +215,7 @@ def baseline_taps(window_scale: float, n_samples: int) -> NDArray[np.float32]:
     ndarray of float32, shape (1 + a multiple of 5,)
         Centre tap, then the taps at distance 1, 2, ...; each holds for both sides; their sum is 1.
     """
-    frequencies = np.arange(-n_samples // 2, n_samples // 2)
+    frequencies = np.arange(n_samples) - n_samples // 2
     kernel = np.fft.ifft(np.fft.ifftshift(np.sinc(frequencies / window_scale))).real
     reach = min(int(np.ceil(n_samples / window_scale / 2)) + _RIPPLE_SAMPLES, n_samples // 2 - 5)
     taps = np.zeros(1 + -(-reach // 5) * 5)
@@ -248,5 +248,5 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
         -kernels.LARGE,
         scratch,
     )
-    signal: NDArray[np.float32] = scratch.blocks.reshape(-1).astype(np.float32)
+    signal: NDArray[np.float32] = scratch.blocks.reshape(-1)[: len(trace)].astype(np.float32)
     return signal

@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attpc_filter.compiled import njit
-from attpc_filter.rebuild.detector import DEFAULT_SAMPLES, SAMPLES_A_BLOCK
+from attpc_filter.rebuild.detector import DEFAULT_SAMPLES
 from attpc_filter.records import N_HARDWARE_COLUMNS, PAD_COLUMN
 
-BLOCK = SAMPLES_A_BLOCK
+#: The loops go over a trace in blocks of this many samples.
+BLOCK = 32
 USUAL_SAMPLES = DEFAULT_SAMPLES
 #: Blocks that stay this far below the threshold by the plain average hold no peak.
 NEAR_ADC = 25.0
 LARGE = 1.0e9
 _MOST = np.iinfo(np.int16).max
+#: In place of samples beyond the end of a trace, where its last block is not full.
+_BELOW_ALL = -(1 << 20)
 _N_LEVELS = 3  # sums over 5, 25 and 125 samples
 #: Multiplied with a number of one bit, this sequence of de Bruijn's has highest 5 bits that say
 #: which bit it is.
@@ -50,8 +53,10 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
-    samples, kept : ndarray of int16, shape (n_samples,)
-        A trace, and those of its samples that belong to the base.
+    samples : ndarray of int16, shape (n_blocks * BLOCK,)
+        A trace, with room for a full last block.
+    kept : ndarray of int16, shape (n_samples,)
+        Those of its samples that belong to the base.
     narrow, wide : ndarray of int16 and of int32, shape (n_levels, ...)
         The base less its mean, with a margin on either side, and its sums over 5, 25, ... samples;
         the last row has room for the sums over the window.
@@ -86,11 +91,11 @@ class Scratch(NamedTuple):
 def make_scratch(n_taps, n_samples):
     """Make buffers for traces of so many samples whose baseline is made with so many taps."""
     margin = -(-(n_taps - 1) // BLOCK) * BLOCK
-    n_blocks = n_samples // BLOCK
+    n_blocks = -(-n_samples // BLOCK)
     most_candidates = n_samples // 2
     rows = (_N_LEVELS + 2, n_samples + 10 * margin)
     return Scratch(
-        np.empty(n_samples, np.int16),
+        np.empty(n_blocks * BLOCK, np.int16),
         np.empty(n_samples, np.int16),
         np.empty(rows, np.int16),
         np.empty(rows, np.int32),
@@ -142,7 +147,7 @@ def _make_multi_hits(known_samples):
         max_peaks,
     ):
         """Fill in the hits of a batch; its events begin at ``first_rows`` of the traces."""
-        n_samples = known_samples if known_samples else len(scratch.samples)
+        n_samples = known_samples if known_samples else len(scratch.kept)
         signal = scratch.blocks.reshape(-1)
         used = 0
         offsets[0] = 0
@@ -204,7 +209,7 @@ def _make_peak_hits(known_samples):
         offsets,
     ):
         """Fill in the largest hit of each trace; events begin at ``first_rows`` of the traces."""
-        n_samples = known_samples if known_samples else len(scratch.samples)
+        n_samples = known_samples if known_samples else len(scratch.kept)
         signal = scratch.blocks.reshape(-1)
         used = 0
         offsets[0] = 0
@@ -272,6 +277,8 @@ def subtract_baseline(trace, n_samples, taps, width, threshold, scratch):
     negative, numba checks.
     """
     samples = scratch.samples
+    if n_samples % BLOCK:  # a view of unknown length costs the usual traces 5% of the time
+        samples = samples[:n_samples]
     for i in range(len(samples)):
         samples[i] = trace[i]
     samples[0] = samples[1]
@@ -304,6 +311,9 @@ def _subtract(samples, n_samples, cut, filler, half, taps, width, threshold, scr
     """
     blocks, highs = scratch.blocks, scratch.highs
     signal = blocks.reshape(-1)
+    beyond_trace = signal[n_samples:]
+    if n_samples % BLOCK:
+        signal = signal[:n_samples]
     base = levels[0]
     margin = _margin(len(taps) - 1)
     centre = base[margin : margin + n_samples]
@@ -333,6 +343,8 @@ def _subtract(samples, n_samples, cut, filler, half, taps, width, threshold, scr
         outer = np.float32(np.int32(below[i] + beyond[i] + beside))
         average = (inner + fraction * outer) * norm
         signal[i] = np.int32(np.float32(samples[i]) - average)
+    if n_samples % BLOCK:
+        _fill(beyond_trace, _BELOW_ALL)
 
     near = np.int32(np.floor(threshold - NEAR_ADC))  # the samples are integers
     around = scratch.near
@@ -346,9 +358,21 @@ def _subtract(samples, n_samples, cut, filler, half, taps, width, threshold, scr
             for i in range(len(around)):
                 around[i] = np.float32(np.int32(part[i] + filler))
             _smooth_block(
-                samples[start:], around[margin - (len(taps) - 1) :], taps, scratch.smooth, here
+                scratch.samples[start:],
+                around[margin - (len(taps) - 1) :],
+                taps,
+                scratch.smooth,
+                here,
             )
+            if n_samples % BLOCK:
+                _fill(beyond_trace, _BELOW_ALL)
             highs[block] = _highest(here)
+
+
+@_inline
+def _fill(values, value):
+    for i in range(len(values)):
+        values[i] = value
 
 
 @_inline_sums
@@ -477,7 +501,7 @@ def _smooth_block(samples, base, taps, smooth, signal):
 @_entry
 def signal_of_trace(trace, taps, width, threshold, scratch):
     """Write the trace less its baseline to the blocks (see :func:`subtract_baseline`)."""
-    subtract_baseline(trace, len(scratch.samples), taps, width, threshold, scratch)
+    subtract_baseline(trace, len(scratch.kept), taps, width, threshold, scratch)
 
 
 @_inline
@@ -498,7 +522,7 @@ def _lowest_before(signal, highs, at):
 
 
 @_inline
-def _lowest_after(signal, highs, at):
+def _lowest_after(signal, n_samples, highs, at):
     """Lowest sample on the way from ``at`` up to the first that is higher."""
     height = signal[at]
     i = at
@@ -511,6 +535,8 @@ def _lowest_after(signal, highs, at):
             i += 1
         if i < end:
             break
+    if n_samples % BLOCK:
+        i = min(i, n_samples)
     return _lowest(signal[at:i])
 
 
@@ -540,14 +566,14 @@ def find_peaks(signal, n_samples, separation, prominence, max_width, threshold, 
     left, right, highs = scratch.left, scratch.right, scratch.highs
     distance = np.int32(np.ceil(separation))
     highest_below = np.int32(np.floor(threshold))  # the samples are integers
-    n_blocks = n_samples // BLOCK
+    n_blocks = -(-n_samples // BLOCK)
     found = 0
     for block in range(n_blocks):
         if highs[block] <= highest_below:
             continue
         # the first and the last sample have no neighbour to exceed
         start = block * BLOCK + (block == 0)
-        stop = (block + 1) * BLOCK - (block == n_blocks - 1)
+        stop = min((block + 1) * BLOCK, n_samples - 1)
         maxima = _maxima(
             signal[start:stop], signal[start - 1 :], signal[start + 1 :], highest_below
         )
@@ -594,7 +620,7 @@ def find_peaks(signal, n_samples, separation, prominence, max_width, threshold, 
         at = peaks[k]
         height = signal[at]
         left_lowest = _lowest_before(signal, highs, at)
-        right_lowest = _lowest_after(signal, highs, at)
+        right_lowest = _lowest_after(signal, n_samples, highs, at)
         depth = height - max(left_lowest, right_lowest)
         if depth < prominence or depth == 0:
             continue

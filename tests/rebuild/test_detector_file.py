@@ -95,7 +95,7 @@ def test_the_hash_is_of_what_decides_the_hits(tmp_path: Path) -> None:
         ({"pads": "nowhere.csv"}, "nowhere.csv: cannot be read"),
         ({"pads": None}, "no entry 'pads'; it needs name, pads, n_pads, n_samples, z"),
         ({"n_sample": 512}, "unknown entry 'n_sample'; the nearest known one is 'n_samples'"),
-        ({"n_samples": 500}, "n_samples: 500 is no multiple of 32"),
+        ({"n_samples": 5000}, "n_samples: 5000 is not between 32 and 4096"),
         ({"n_samples": "512"}, "n_samples is '512', it must be a whole number"),
         ({"z": {"length_mm": 500}}, "z: no entry 'micromegas_time_bucket'"),
         (
