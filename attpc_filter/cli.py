@@ -13,6 +13,7 @@ from typing import NoReturn, cast
 from attpc_filter import __version__
 from attpc_filter.commands import Command
 from attpc_filter.errors import AttpcFilterError, UsageError, debugging
+from attpc_filter.terminal import forgive_terminal
 
 #: Each command's word and help. The module ``attpc_filter.commands.WORD``, with ``_`` for ``-``,
 #: holds the rest; it is imported only if the command is called, so that ``--help`` is quick.
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 clean; 1 events unreadable under ``--strict``; 2 bad usage or input; 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        forgive_terminal()
     try:
         word = next((text for text in given if not text.startswith("-")), "")
         command = _load(word)

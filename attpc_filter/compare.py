@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, OutputError, UsageError
+from attpc_filter.output.folder import settle
 from attpc_filter.output.staging import Staging
 from attpc_filter.output.tag_table import read_tags, scores_of
 from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
@@ -80,6 +81,8 @@ def compare(a: Path, b: Path) -> Compared:
     InputError
         If a table cannot be read.
     """
+    for path in (a, b):
+        settle(path)
     tables_a, tables_b = _tables(a), _tables(b)
     if a.is_file() and b.is_file():
         pairs = [(a, b)]
@@ -132,6 +135,11 @@ def write_flips(compared: Compared, path: Path) -> None:
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
         staging.commit()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a comparison of a folder, or of one tag table, may read."""
+    return [path] if path.is_file() else [path / "manifest.json", *(path / "tags").glob("*")]
 
 
 def _tables(path: Path) -> dict[str, Path]:

@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace, command: str) -> int:
     """Measure, and print the table of steps."""
     from attpc_filter.bench import bench, what_limits, write_csv
+    from attpc_filter.output.inputs import refuse_overwriting
     from attpc_filter.progress import steps_table
+
+    for target in filter(None, (options.csv, options.png)):
+        refuse_overwriting(target, filter(None, [options.run, options.config]))
 
     for name in ("events", "repeats"):
         if getattr(options, name) < 1:

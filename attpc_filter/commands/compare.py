@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace, command: str) -> int:
     """Print which tags flipped."""
-    from attpc_filter.compare import compare, write_flips
+    from attpc_filter.compare import compare, files_of, write_flips
+    from attpc_filter.output.inputs import refuse_overwriting
+
+    for target in filter(None, (options.csv, options.png)):
+        refuse_overwriting(target, [*files_of(options.a), *files_of(options.b)])
 
     compared = compare(options.a, options.b)
     out = console.output()

@@ -32,9 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace, command: str) -> int:
     """Print what the file holds."""
     from attpc_filter.formats.registry import list_contents, open_run
+    from attpc_filter.output.inputs import refuse_overwriting
     from attpc_filter.rebuild.hits import rebuild_hits
     from attpc_filter.score.bundle import load_bundle
     from attpc_filter.tagging.plan import choose_detector
+
+    if options.png is not None:
+        refuse_overwriting(options.png, [options.run])
 
     if options.png is not None and options.event is None:
         raise UsageError("--png needs --event N")

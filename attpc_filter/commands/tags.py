@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace, command: str) -> int:
     """Convert the table."""
     from attpc_filter.output.friend import friend_from_table, table_from_friend
+    from attpc_filter.output.inputs import refuse_overwriting
+
+    refuse_overwriting(options.target, [options.source])
 
     is_root = [path.suffix == ".root" for path in (options.source, options.target)]
     if is_root[0] == is_root[1]:

@@ -231,7 +231,13 @@ class Run(ABC):
 
 
 def run_number(path: Path) -> int:
-    """Run number in a file's name: the digits after ``run``, else the last digits, else 0."""
-    match = re.search(r"run\D?(\d+)", path.stem, re.IGNORECASE)
-    digits = match.group(1) if match else (re.findall(r"\d+", path.stem) or ["0"])[-1]
-    return int(digits)
+    """Run number in a file's name: the last digits after ``run``, else the last digits, else 0.
+
+    One character that is no letter may stand between ``run`` and the digits: ``run_0101`` and
+    ``RUN-101`` are 101; in ``runs2024_0101`` none follow, so it is 101 too. A number of more than
+    64 bits is none: 0.
+    """
+    after_run = re.findall(r"run[^a-z0-9]?(\d+)", path.stem, re.IGNORECASE | re.ASCII)
+    digits = (after_run or re.findall(r"[0-9]+", path.stem) or ["0"])[-1]
+    number = int(digits) if len(digits) < 100 else 0
+    return number if number < 1 << 63 else 0

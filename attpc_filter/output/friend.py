@@ -16,7 +16,7 @@ from attpc_filter.errors import InputError, OutputError
 from attpc_filter.formats.root.file import ROOT_ERRORS, RootFile, one_line
 from attpc_filter.formats.root.writer import TreeWriter, read_label
 from attpc_filter.output.staging import Staging
-from attpc_filter.output.tag_table import TABLE_VERSION, read_tags
+from attpc_filter.output.tag_table import PARQUET, TABLE_VERSION, read_tags
 
 FRIEND_TREE = "tags"
 
@@ -64,7 +64,7 @@ def write_friend(
     codes = tag_codes([name.removeprefix(_SCORE) for name in scores], table["tag"].to_pylist())
     numbers = [*scores, *(["novelty"] if "novelty" in table.column_names else [])]
     types = {
-        "run": "int32",
+        "run": "int64",
         "event": "int64",
         "tag": "string",
         "tag_code": "int32",
@@ -122,7 +122,7 @@ def read_friend(path: Path) -> tuple[pa.Table, dict[str, str]]:
         unscored = ~np.asarray(columns["scored"])
         table = pa.table(
             {
-                "run": pa.array(np.asarray(columns["run"]), pa.int32()),
+                "run": pa.array(np.asarray(columns["run"]), pa.int64()),
                 "event": pa.array(np.asarray(columns["event"]), pa.int64()),
                 "tag": pa.array(columns["tag"].to_list(), pa.string()),
                 **{
@@ -172,7 +172,7 @@ def table_from_friend(friend: Path, table: Path) -> None:
     rows = rows.replace_schema_metadata({f"attpc_filter.{k}": v for k, v in metadata.items()})
     with Staging() as staging:
         try:
-            pq.write_table(rows, staging.path(table), compression="zstd")
+            pq.write_table(rows, staging.path(table), **PARQUET)
         except OSError as error:
             raise OutputError(f"{table}: cannot be written: {error}") from error
         staging.commit()

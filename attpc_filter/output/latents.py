@@ -1,6 +1,6 @@
 """Latents: what the encoder made of each event, one row an event, in a Parquet file.
 
-Columns of version 1: ``run`` (int32), ``event`` (int64), ``latent`` (float32, a list of one length,
+Columns of version 2: ``run`` (int64), ``event`` (int64), ``latent`` (float32, a list of one length,
 null where the event was not scored): the rows of the tag table, in its order. The file's metadata
 are those of the tag table.
 """
@@ -18,7 +18,7 @@ from attpc_filter.errors import InputError, OutputError
 from attpc_filter.output.tag_table import file_metadata
 
 #: Version of the file's layout.
-LATENTS_VERSION = 1
+LATENTS_VERSION = 2
 
 
 class LatentWriter:
@@ -40,11 +40,13 @@ class LatentWriter:
         entries = {"latents_version": LATENTS_VERSION} | metadata
         self._type = pa.list_(pa.float32(), latent_size)
         schema = pa.schema(
-            [("run", pa.int32()), ("event", pa.int64()), ("latent", self._type)],
+            [("run", pa.int64()), ("event", pa.int64()), ("latent", self._type)],
             file_metadata(entries),
         )
         try:
-            self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                path, schema, compression="zstd", write_page_checksum=True
+            )
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error}") from error
 
@@ -59,7 +61,7 @@ class LatentWriter:
         rows = pa.FixedSizeListArray.from_arrays(
             pa.array(latents.reshape(-1)), type=self._type, mask=pa.array(~scored)
         )
-        columns = [pa.array(np.full(len(events), run, np.int32)), pa.array(events), rows]
+        columns = [pa.array(np.full(len(events), run, np.int64)), pa.array(events), rows]
         try:
             self._writer.write_batch(pa.record_batch(columns, schema=self._writer.schema))
         except OSError as error:
@@ -98,7 +100,7 @@ def read_latents(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         If the file holds no latents.
     """
     try:
-        table = pq.read_table(path, columns=["event", "latent"])
+        table = pq.read_table(path, columns=["event", "latent"], page_checksum_verification=True)
         rows = table.column("latent").combine_chunks()
         size = rows.type.list_size
     except (OSError, pa.ArrowInvalid, AttributeError) as error:

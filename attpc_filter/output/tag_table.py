@@ -1,12 +1,14 @@
 """The tag table: one row an event, in a Parquet file. The source of truth for all that follows.
 
-Columns of version 1: ``run`` (int32), ``event`` (int64), ``tag`` (string), ``score_<class>``
+Columns of version 2: ``run`` (int64), ``event`` (int64), ``tag`` (string), ``score_<class>``
 (float32, null where the event was not scored), ``n_hits`` (int32), ``reason`` (string, empty where
 the tag is a class); of a model that tells how unlike its training events an event is also
 ``novelty`` (float32, null as the scores); and the columns of the outputs that the model's contract
 names (float32, null as the scores). The file's metadata hold the contract's version, the
 model's name and SHA-256, the classes and the thresholds that were applied, all under keys that
-begin with ``attpc_filter.``.
+begin with ``attpc_filter.``. Every page has a checksum, which is compared when the table is read.
+
+Version 1, which is still read: ``run`` was int32, and the pages had no checksums.
 """
 
 import contextlib
@@ -23,10 +25,15 @@ from numpy.typing import NDArray
 from attpc_filter.errors import InputError, OutputError
 
 #: Version of the table's layout.
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 _ROWS_A_GROUP = 16_384
-#: Scores and event numbers hardly repeat: a dictionary of them takes time and room.
-_PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["tag", "reason"]}
+#: How tag tables are stored. Scores and event numbers hardly repeat: a dictionary of them takes
+#: time and room.
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["tag", "reason"],
+    "write_page_checksum": True,
+}
 
 
 class TagWriter:
@@ -61,7 +68,7 @@ class TagWriter:
         self._further = tuple(further)
         schema = pa.schema(
             [
-                ("run", pa.int32()),
+                ("run", pa.int64()),
                 ("event", pa.int64()),
                 ("tag", pa.string()),
                 *((f"score_{name}", pa.float32()) for name in classes),
@@ -76,7 +83,7 @@ class TagWriter:
         self._pending: list[pa.RecordBatch] = []
         self._n_pending = 0
         try:
-            self._writer = pq.ParquetWriter(path, schema, **_PARQUET)
+            self._writer = pq.ParquetWriter(path, schema, **PARQUET)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error}") from error
 
@@ -93,7 +100,7 @@ class TagWriter:
     ) -> None:
         """Add the rows of a batch; ``scores`` has shape (n_events, n_classes)."""
         columns = [
-            pa.array(np.full(len(events), run, np.int32)),
+            pa.array(np.full(len(events), run, np.int64)),
             pa.array(events),
             pa.array(tags, pa.string()),
             *(pa.array(column, mask=~scored) for column in scores.T),
@@ -154,9 +161,9 @@ def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
         If the file is not a tag table.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: not a tag table: {error}") from error
+        raise InputError(f"{path}: not a tag table, or damaged: {error}") from error
     prefix = "attpc_filter."
     metadata = {
         key.decode().removeprefix(prefix): value.decode()
@@ -165,6 +172,9 @@ def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
     }
     if "model_sha256" not in metadata:
         raise InputError(f"{path}: a Parquet file, but not a tag table of attpc-filter")
+    index = table.schema.get_field_index("run")
+    if index >= 0 and table.schema.field(index).type == pa.int32():  # version 1
+        table = table.set_column(index, "run", table.column(index).cast(pa.int64()))
     return table, metadata
 
 
@@ -186,8 +196,9 @@ def rewrite_tags(
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(index), values)
     held = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    table = table.replace_schema_metadata(held | file_metadata(metadata))
+    entries = file_metadata({"table_version": TABLE_VERSION} | metadata)
+    table = table.replace_schema_metadata(held | entries)
     try:
-        pq.write_table(table, path, row_group_size=_ROWS_A_GROUP, **_PARQUET)
+        pq.write_table(table, path, row_group_size=_ROWS_A_GROUP, **PARQUET)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error}") from error

@@ -17,6 +17,11 @@ from attpc_filter.formats.run import run_number
         ("ar46_2015_run_0300.clean.h5", 300),
         ("output_0069.h5", 69),
         ("events.h5", 0),
+        ("runs2024_0101.h5", 101),
+        ("run1_of_run_0007.h5", 7),
+        ("run_20241123093000.h5", 20241123093000),
+        ("run_99999999999999999999.h5", 0),
+        (f"run_{'9' * 200}.h5", 0),
     ],
 )
 def test_run_number(name: str, number: int) -> None:

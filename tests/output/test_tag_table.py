@@ -35,7 +35,7 @@ def test_rows_are_those_added(tmp_path: Path) -> None:
     _add(writer, 99, 1)
     writer.close()
     table = pq.read_table(path)
-    assert table.schema.field("run").type == pa.int32()
+    assert table.schema.field("run").type == pa.int64()
     assert table.schema.field("event").type == pa.int64()
     assert table.schema.field("score_proton").type == pa.float32()
     assert table.column_names == [
@@ -117,3 +117,47 @@ def test_a_table_with_a_row_too_many(tmp_path: Path) -> None:
     writer.n_rows -= 1
     with pytest.raises(OutputError, match="holds 3 rows, 2 were written"):
         writer.close()
+
+
+def test_a_date_as_run_number(tmp_path: Path) -> None:
+    path = tmp_path / "tags.parquet"
+    writer = TagWriter(path, ["proton", "noise"], METADATA)
+    _add(writer, 2**62, 2, run=20241123093000)
+    writer.close()
+    rows = pq.read_table(path).to_pylist()
+    assert [(row["run"], row["event"]) for row in rows] == [
+        (20241123093000, 2**62),
+        (20241123093000, 2**62 + 1),
+    ]
+
+
+def test_version_1_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tags.parquet"
+    metadata = {"attpc_filter.model_sha256": "ab", "attpc_filter.table_version": "1"}
+    schema = pa.schema([("run", pa.int32()), ("event", pa.int64())], metadata)
+    pq.write_table(pa.table([[2147483647], [5]], schema), path)
+    table, _ = read_tags(path)
+    assert table.schema.field("run").type == pa.int64()
+    assert table.to_pylist() == [{"run": 2147483647, "event": 5}]
+
+
+def test_a_flipped_bit_in_the_pages_is_noticed(tmp_path: Path) -> None:
+    """All bits of every twentieth byte that is not in the footer."""
+    path = tmp_path / "tags.parquet"
+    writer = TagWriter(path, ["proton", "noise"], METADATA)
+    _add(writer, 0, 64)
+    writer.close()
+    whole = path.read_bytes()
+    expected = read_tags(path)[0]
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    changed = 0
+    for place in range(4, len(whole) - footer, 20):
+        for bit in range(8):
+            content = bytearray(whole)
+            content[place] ^= 1 << bit
+            path.write_bytes(content)
+            try:
+                changed += read_tags(path)[0] != expected
+            except InputError:
+                continue
+    assert changed == 0

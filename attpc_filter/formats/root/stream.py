@@ -49,7 +49,7 @@ _BATCH_BYTES = 8 << 20
 
 def stream_types(*, traces: bool, hits: bool) -> dict[str, str]:
     """Columns of a stream's tree, as uproot describes them."""
-    types = {"run": "int32", "entry": "int64", "event": "int64"}
+    types = {"run": "int64", "entry": "int64", "event": "int64"}
     if traces:
         types |= {"pad": "var * int16", "adc": "var * int16"}
     if hits:
@@ -140,7 +140,7 @@ class RootStream(Stream):
     def _flush(self) -> None:
         traces = self._mode == "copy" and self._run.holds == "traces"
         columns: dict[str, Any] = {
-            "run": np.full(len(self._names), self._run.number, np.int32),
+            "run": np.full(len(self._names), self._run.number, np.int64),
             "entry": np.array([int(name) for name in self._names], np.int64),
             "event": np.array(self._events, np.int64),
         }
