@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.errors import OutputError
+from attpc_filter.errors import InputError, OutputError
 from attpc_filter.records import N_TRACE_COLUMNS, Hits, Record
 
 #: How a stream holds its events: by reference to the input, or as a copy of its own.
@@ -151,6 +151,33 @@ class Run(ABC):
     @abstractmethod
     def read(self, event: int, name: str, allocate: Allocate = allocate_new) -> Record:
         """Read one event; if it cannot be read, the record says why."""
+
+    def require_detector(self, name: str, n_samples: int) -> None:
+        """Refuse a detector that the run's traces are not of.
+
+        Parameters
+        ----------
+        name : str
+            The detector's name.
+        n_samples : int
+            Samples of its traces.
+
+        Raises
+        ------
+        InputError
+            If the run's traces have another number of samples, or know no pads.
+        """
+        if not self.knows_pads:
+            raise InputError(
+                f"{self.path}: {self.format_name} know no pads, and detector {name} does not say"
+                " which channel reads which; give its table the columns cobo, asad, aget and"
+                " channel"
+            )
+        if self.n_samples not in (None, n_samples):
+            raise InputError(
+                f"{self.path}: traces of {self.n_samples} samples, the detector {name} has"
+                f" {n_samples}; give the --detector that it was taken with"
+            )
 
     def takes_hits(self, mode: Literal["link", "copy", "none"]) -> bool:
         """Whether its streams take the hits that are rebuilt (see :meth:`Stream.add`)."""

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.clean import CleanSettings, clean_hits
 from attpc_filter.rebuild.detector import DEFAULT_SAMPLES, Detector, ZCalibration, check_samples
+from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector, shipped_detectors
 from attpc_filter.rebuild.hits import HitSettings
 from attpc_filter.rebuild.point_set import PointSetSettings
 from attpc_filter.rebuild.projection import ProjectionSettings
@@ -91,6 +92,22 @@ class ModelDetector:
     def of(cls, detector: Detector) -> "ModelDetector":
         """What a contract says about a detector."""
         return cls(detector.name, detector.sha256, detector.n_samples, detector.calibration)
+
+    def load(self) -> Detector:
+        """Load the detector, with the calibration of the training data.
+
+        Raises
+        ------
+        UsageError
+            If it is none that ships.
+        """
+        name = self.name or DEFAULT_NAME
+        if name not in shipped_detectors():
+            raise UsageError(
+                f"the model was made for detector {name}, whose file does not ship; give it with"
+                " --detector"
+            )
+        return replace(load_detector(name), calibration=self.calibration)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from attpc_filter.config import Config
 from attpc_filter.errors import InputError, UsageError
 from attpc_filter.formats.run import Run
 from attpc_filter.rebuild.detector import Detector
-from attpc_filter.rebuild.detector_file import DEFAULT_NAME, load_detector, shipped_detectors
+from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.score.bundle import Bundle, load_bundle
 from attpc_filter.score.contract import Contract
 from attpc_filter.score.outputs import further_columns
@@ -87,18 +87,7 @@ class Plan:
             If the run's traces have another number of samples than the detector, or the run holds
             hits that were not made as the model wants them.
         """
-        if not run.knows_pads:
-            raise InputError(
-                f"{run.path}: {run.format_name} know no pads, and detector {self.detector.name}"
-                " does not say which channel reads which; give its table the columns cobo, asad,"
-                " aget and channel"
-            )
-        expected = self.detector.n_samples
-        if run.n_samples is not None and run.n_samples != expected:
-            raise InputError(
-                f"{run.path}: traces of {run.n_samples} samples, the detector"
-                f" {self.detector.name} has {expected}; give the --detector that it was taken with"
-            )
+        run.require_detector(self.detector.name, self.detector.n_samples)
         if run.hits_made is not None:
             self._require_same_hits(run, run.hits_made)
 
@@ -158,17 +147,10 @@ def choose_detector(config: Config, contract: Contract) -> Detector:
         If there is no such detector, its files are wrong, or the model cannot be used with it.
     """
     of_model = contract.detector
-    name = config.detector or of_model.name or DEFAULT_NAME
-    if not config.detector and name not in shipped_detectors():
-        raise UsageError(
-            f"model {contract.name}: it was made for detector {name}, whose file does not ship;"
-            " give it with --detector"
-        )
-    detector = load_detector(name)
-    calibration = detector.calibration if config.detector else of_model.calibration
+    detector = load_detector(config.detector) if config.detector else of_model.load()
     given = {name: v for name in _CALIBRATION if (v := getattr(config, name)) is not None}
     try:
-        detector = replace(detector, calibration=replace(calibration, **given))
+        detector = replace(detector, calibration=replace(detector.calibration, **given))
     except ValueError as error:
         raise UsageError(str(error)) from error
     if contract.traces is not None:

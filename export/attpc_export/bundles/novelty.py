@@ -200,7 +200,7 @@ def _load_split(
     """Events, and which of them are kept back to set the scale."""
     contract = bundle.contract
     names = [event_class.name for event_class in contract.classes]
-    arguments = (names, contract.hits, contract.detector.calibration)
+    arguments = (names, contract.hits, contract.detector.load())
     if "head" in contract.training:
         events = load_events(data, labels, *arguments)
         events = events.take(np.flatnonzero(events.hits.counts >= contract.hits.min_hits))

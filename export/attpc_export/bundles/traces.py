@@ -13,7 +13,6 @@ from attpc_export.bundles.export import OPSET, export_module
 from attpc_export.bundles.trace_graph import TraceGraph
 from attpc_export.bundles.write import write_bundle
 from attpc_filter.errors import OutputError, UsageError
-from attpc_filter.rebuild.detector_file import load_detector
 from attpc_filter.rebuild.hits import rebuild_hits
 from attpc_filter.rebuild.traces import TraceBatch, gather_traces, pad_features
 from attpc_filter.records import N_TIME_BUCKETS, N_TRACE_COLUMNS, PAD_COLUMN, Record
@@ -96,7 +95,7 @@ def _require_same(graph: Bundle, bundle: Bundle, out: Path) -> None:
     """Compare hits and scores of made-up events by the graph with those of the runtime."""
     contract = bundle.contract
     assert graph.contract.traces is not None
-    detector = replace(load_detector(), calibration=contract.detector.calibration)
+    detector = contract.detector.load()
     records = make_up_records(graph.contract.traces, len(detector.plane.x))
     hits = rebuild_hits(records, detector, contract.hits)
     expected = Scorer(bundle, "cpu").score(contract.make_inputs(hits))

@@ -138,7 +138,8 @@ def load_events(
     rows: list[tuple[int, int, int]] = []
     for number, path in enumerate(data):
         for file in run_files(path):
-            with open_run(file) as run:
+            with open_run(file, channels=detector.channels) as run:
+                run.require_detector(detector.name, detector.n_samples)
                 for records in _batches(run.records()):
                     used = [record for record in records if not record.passthrough]
                     parts.append(rebuild_hits(used, detector, hits))

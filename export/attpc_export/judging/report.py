@@ -325,7 +325,7 @@ def _redraw(
     if type(model).reconstruct is LatentModel.reconstruct:
         raise UsageError(f"--run-folder: {run_folder}: its model has no decoder")
     classes = [event_class.name for event_class in contract.classes]
-    events = load_events(data, labels, classes, contract.hits, contract.detector.calibration)
+    events = load_events(data, labels, classes, contract.hits, contract.detector.load())
     enough = events.hits.counts >= contract.hits.min_hits
     events = events.take(np.flatnonzero(enough & (events.label >= 0)))
     inputs = tuple(contract.make_inputs(events.hits).values())

@@ -25,7 +25,7 @@ class ReadOptions:
     Attributes
     ----------
     detector : Detector or None
-        The runs' detector; None: the AT-TPC with the contract's z calibration.
+        The runs' detector; None: that of the contract.
     classes : tuple of EventClass
         Classes of the labels; empty: those of the contract.
     label_map : dict of str to str
@@ -205,7 +205,7 @@ def score_runs(
         labels,
         names,
         contract.hits,
-        options.detector or contract.detector.calibration,
+        options.detector or contract.detector.load(),
         options.group_column,
         options.label_map,
         options.skip_unknown,
