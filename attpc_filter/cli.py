@@ -14,6 +14,7 @@ from attpc_filter import __version__
 from attpc_filter.commands import Command
 from attpc_filter.errors import AttpcFilterError, UsageError, debugging
 from attpc_filter.terminal import forgive_terminal
+from attpc_filter.texts import shown
 
 #: Each command's word and help. The module ``attpc_filter.commands.WORD``, with ``_`` for ``-``,
 #: holds the rest; it is imported only if the command is called, so that ``--help`` is quick.
@@ -101,7 +102,7 @@ def _start_log(options: argparse.Namespace, line: str) -> None:
 
 
 def _complain(text: str) -> None:
-    print(f"attpc-filter: {text}", file=sys.stderr)
+    print(f"attpc-filter: {shown(text)}", file=sys.stderr)
 
 
 def _load(word: str) -> Command | None:

@@ -15,6 +15,7 @@ import yaml
 
 from attpc_filter.errors import UsageError
 from attpc_filter.root_options import ROLES, RootOptions
+from attpc_filter.yaml_file import read_yaml
 
 #: What an option is about; the command line, the YAML file and the reference show options so.
 Group = Literal["Model", "Output", "Speed", "Detector", "Input", "ROOT files"]
@@ -183,12 +184,7 @@ def make_config(file: Path | None, given: dict[str, Any]) -> Config:
     """
     values: dict[str, Any] = {}
     if file is not None:
-        try:
-            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+        loaded = read_yaml(file)
         if loaded is not None and not isinstance(loaded, dict):
             raise UsageError(f"{file}: expected 'option: value' lines")
         known = [f.name for f in fields(Config)]

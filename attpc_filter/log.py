@@ -11,6 +11,8 @@ import platform
 import sys
 from typing import TextIO
 
+from attpc_filter.texts import shown
+
 _FORMAT = "%(asctime)s %(levelname)-5s %(name)s: %(message)s"
 
 
@@ -21,6 +23,14 @@ class _Stderr(logging.StreamHandler[TextIO]):
         """Write a record."""
         self.stream = sys.stderr
         super().emit(record)
+
+
+class _Formatter(logging.Formatter):
+    """Writes names from files without their power over a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record; its lines stay."""
+        return "\n".join(map(shown, super().format(record).split("\n")))
 
 
 def log_to_stderr(verbosity: int) -> None:
@@ -37,7 +47,7 @@ def log_to_stderr(verbosity: int) -> None:
     logger.setLevel([logging.NOTSET, logging.INFO, logging.DEBUG][min(verbosity, 2)])
     if verbosity > 0:
         handler = _Stderr(sys.stderr)
-        handler.setFormatter(logging.Formatter(_FORMAT))
+        handler.setFormatter(_Formatter(_FORMAT))
         logger.addHandler(handler)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from attpc_filter.output.manifest import RunOutcome
+from attpc_filter.texts import shown
 
 if TYPE_CHECKING:
     from attpc_filter.bench import Step
@@ -70,7 +72,7 @@ class Display:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task(name, total=n_events, rate="")
+            self._task = self._bar.add_task(escape(shown(name)), total=n_events, rate="")
             self._bar.start()
         else:
             self._log(f"{name}: {n_events} events, {n_bytes / 1e6:.1f} MB")
@@ -131,7 +133,7 @@ class Display:
         return f"{rate:.0f} events/s, {rate * self._bytes_an_event / 1e6:.0f} MB/s"
 
     def _log(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def summary_table(outcomes: list[RunOutcome]) -> Table:

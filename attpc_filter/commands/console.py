@@ -10,6 +10,7 @@ from rich.console import Console
 
 from attpc_filter.errors import AttpcFilterError
 from attpc_filter.interrupts import INTERRUPTS
+from attpc_filter.texts import shown
 
 #: Width of what is printed if the output is not a terminal.
 _PLAIN_WIDTH = 110
@@ -22,12 +23,12 @@ def output() -> Console:
 
 def say_where(out: Console, what: str, path: Path | str, more: str = "") -> None:
     """Print where a file or folder was written."""
-    out.print(f"{what:<10} {path}{more}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"{what:<10} {shown(str(path))}{more}", soft_wrap=True, highlight=False, markup=False)
 
 
 def say(out: Console, what: str, text: str) -> None:
     """Print one fact: its name in the first column, its text in the second."""
-    out.print(f"{what:<12} {text}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"{what:<12} {shown(text)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def draw_summary(out: Console, draw: Callable[[], Path]) -> None:
@@ -41,7 +42,7 @@ def draw_summary(out: Console, draw: Callable[[], Path]) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {shown(text)}", file=sys.stderr)
 
 
 def interrupt_in_order() -> None:

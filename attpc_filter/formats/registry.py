@@ -221,6 +221,10 @@ def open_run(
         if not run.events:
             run.close()
             raise EmptyRunError(f"{path}: {run.format_name} without a single event")
+        if run.events[-1][0] >= 2**63:
+            name = run.events[-1][1]
+            run.close()
+            raise InputError(f"{path}: {name}: numbers of events end at 2^63 - 1; rename it")
     except BaseException:
         file.close()
         raise

@@ -10,7 +10,6 @@ lacks has score 0.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import UsageError
 from attpc_filter.output.staging import write_json
+from attpc_filter.texts import read_json
 
 #: Version of the file's layout.
 HEAD_VERSION = 1
@@ -83,7 +83,7 @@ def read_head(path: Path) -> HeadFile:
     """
     try:
         content = path.read_bytes()
-        entries = json.loads(content)
+        entries = read_json(content)
         if entries["head_version"] != HEAD_VERSION:
             raise ValueError(
                 f"version {entries['head_version']}, this attpc-filter reads {HEAD_VERSION}"

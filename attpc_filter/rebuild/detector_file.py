@@ -22,11 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.detector import BeamFrame, Detector, ZCalibration
 from attpc_filter.rebuild.padplane import read_pad_table
+from attpc_filter.yaml_file import read_yaml
 
 DEFAULT_NAME = "AT-TPC"
 _FOLDER = Path(__file__).parents[1] / "detectors"
@@ -66,7 +65,7 @@ def shipped_detectors() -> dict[str, Path]:
     """The detector files that ship, by the detector's name."""
     names = {}
     for path in sorted(_FOLDER.glob("*.yaml")):
-        names[str(yaml.safe_load(path.read_text(encoding="utf-8"))["name"])] = path
+        names[str(read_yaml(path)["name"])] = path
     return names
 
 
@@ -105,12 +104,7 @@ def read_detector(path: Path) -> Detector:
     UsageError
         If one of them cannot be read or is wrong.
     """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    entries = read_yaml(path)
     if not isinstance(entries, dict):
         raise UsageError(
             f"{path}: no detector file; attpc-filter detector new writes one to begin with"

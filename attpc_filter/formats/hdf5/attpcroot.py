@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5o
 
-from attpc_filter.formats.hdf5.file import read_array, translated
+from attpc_filter.formats.hdf5.file import names_in, read_array, translated
 from attpc_filter.formats.hdf5.links import LINK_ACCESS, require_own_data
 from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.points import require_finite, without_warnings
@@ -30,7 +30,7 @@ class HitRun(Hdf5Run):
     @classmethod
     def recognise(cls, file: h5py.File) -> bool:
         """Whether there are objects ``Event_[N]``."""
-        return any(cls.event_name.fullmatch(name) for name in file)
+        return any(cls.event_name.fullmatch(name) for name in names_in(file.id))
 
     @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:

@@ -36,7 +36,8 @@ _PLUGIN_FILTERS = {
 
 #: More rows than this are no event but a damaged header (the pad plane has 10,240 pads).
 MOST_ROWS = 100_000
-_MOST_BYTES = 1 << 30
+#: More bytes than this are no event (10,240 traces of 512 samples in 8 bytes are 42 MB).
+_MOST_BYTES = 128 << 20
 _PLAIN_FLOATS = (
     *(h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE),
     *(h5t.IEEE_F16BE, h5t.IEEE_F32BE, h5t.IEEE_F64BE),
@@ -272,15 +273,30 @@ def large_metadata_cache(file: h5py.File, n_bytes: int = _LARGE_CACHE_BYTES) -> 
         file.id.set_mdc_config(usual)
 
 
+def names_in(group: h5g.GroupID) -> list[str]:
+    """Names in a group; bytes that are no UTF-8 as Python keeps them in names of files."""
+    names: list[bytes] = []
+    # one call for all names: ten times faster than a group's own iterator
+    group.links.iterate(names.append)
+    return [name.decode("utf-8", "surrogateescape") for name in names]
+
+
+def encode(name: str) -> bytes:
+    """The bytes of a name that :func:`names_in` gave."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def describe_names(file: h5py.File) -> str:
     """The first names in a file, and their versions, in words."""
-    names = sorted(file)
+    names = sorted(names_in(file.id))
     if not names:
         return "nothing"
     shown = []
     for name in names[:5]:
-        is_own = isinstance(file.get(name, getlink=True), h5py.HardLink)
-        version = file[name].attrs.get("version") if is_own else None
+        encoded = encode(name)
+        version = None
+        if file.id.links.get_info(encoded).type == h5l.TYPE_HARD:
+            version = file[encoded].attrs.get("version")
         shown.append(name if version is None else f"{name} (version {version})")
     return ", ".join(shown) + (", ..." if len(names) > 5 else "")
 

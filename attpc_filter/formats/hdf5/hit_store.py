@@ -35,6 +35,7 @@ from attpc_filter.formats.hdf5.links import require_own_data
 from attpc_filter.formats.hdf5.run import Hdf5File
 from attpc_filter.formats.run import Allocate, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Record
+from attpc_filter.texts import read_json
 
 #: Version of the layout.
 STORE_VERSION = 1
@@ -190,7 +191,7 @@ class HitStoreRun(Hdf5File):
             or not ascending
         ):
             raise InputError(f"{path}: damaged: its columns do not fit each other")
-        made = json.loads(file.attrs["made"])
+        made = read_json(file.attrs["made"])
         #: The hits were moved and turned into the models' frame, with the z that they have.
         self._in_model_frame = "frame" in made
         if int(Origin.TRACES) in self._origins or self._in_model_frame:

@@ -29,6 +29,7 @@ from attpc_filter.formats.hdf5.file import (
     HDF5_ERRORS,
     first_value,
     is_there,
+    names_in,
     read_traces,
     translated,
 )
@@ -79,7 +80,8 @@ class LegacyRun(MergerRun):
     def recognise(cls, file: h5py.File) -> bool:
         """Whether there is ``get`` beside ``meta``, or with events of the merger's names."""
         return "get" in file and (
-            "meta" in file or any(cls.event_name.fullmatch(name) for name in file["get"])
+            "meta" in file
+            or any(cls.event_name.fullmatch(name) for name in names_in(file["get"].id))
         )
 
     @classmethod
@@ -87,7 +89,7 @@ class LegacyRun(MergerRun):
         """The events with traces, and those that only FRIB data has seen."""
         events = dict(super().find_events(file))
         if "frib/evt" in file:
-            for match in filter(None, map(_FRIB_EVENT.fullmatch, file["frib/evt"])):
+            for match in filter(None, map(_FRIB_EVENT.fullmatch, names_in(file["frib/evt"].id))):
                 events.setdefault(int(match.group(1)), f"evt{match.group(1)}_data")
         return sorted(events.items())
 
@@ -126,6 +128,16 @@ class LegacyRun(MergerRun):
     @cached_property
     def _has_frib(self) -> bool:
         return "frib/evt" in self.file
+
+
+def _set_number(attributes: h5py.AttributeManager, name: str, value: int) -> None:
+    """Set an attribute; its type stays if it is one of integers that holds the number."""
+    if name in attributes:
+        kind = attributes.get_id(name).dtype
+        if kind.kind in "iu" and np.iinfo(kind).min <= value <= np.iinfo(kind).max:
+            attributes.modify(name, value)
+            return
+    attributes.create(name, value, dtype=np.int64 if value < 0 else np.uint64)
 
 
 class VersionedRun(MergerRun):
@@ -179,9 +191,12 @@ class VersionedRun(MergerRun):
         """Set the event range so that a reader that stops one short sees the last event."""
         attributes = target["events"].attrs
         last = self.events[-1][0]
-        first = min(int(attributes.get("min_event", 0)), self.events[0][0])
-        attributes.modify("min_event", first)
-        attributes.modify("max_event", last + 1)
+        first = self.events[0][0]
+        written = np.asarray(attributes.get("min_event", 0))
+        if written.dtype.kind in "iu" and written.size == 1:
+            first = min(first, int(written.item()))
+        _set_number(attributes, "min_event", first)
+        _set_number(attributes, "max_event", last + 1)
         attributes["attpc_filter_last_event"] = last
 
     def paths_to_read(self, name: bytes) -> tuple[bytes, bytes, bytes]:

@@ -15,7 +15,7 @@ import h5py
 from h5py import h5g, h5o
 
 from attpc_filter.errors import InputError, OutputError
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, large_metadata_cache
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, encode, large_metadata_cache, names_in
 from attpc_filter.formats.hdf5.objects import copy_attributes
 from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.run import Move, StreamMode
@@ -123,7 +123,7 @@ class _Groups:
         path, _, name = part.rpartition("/")
         if path not in self._open:
             self._open[path] = self._file[path or "/"].id
-        return self._open[path], name.encode()
+        return self._open[path], encode(name)
 
     def holds(self, part: str) -> bool:
         """Whether there is a link of that path, be it one that leads nowhere."""
@@ -174,14 +174,14 @@ def _copy_all_but(
     kind: type[Hdf5Run], source: h5py.Group, target: h5py.Group, path: str, leave: Collection[str]
 ) -> None:
     copy_attributes(source.id, target.id)
-    for name in source:
+    for name in names_in(source.id):
         child = f"{path}/{name}".lstrip("/")
         if child in leave:
             continue
         if any(f"{group}/".startswith(f"{child}/") for group in kind.event_groups):
             _copy_all_but(kind, source[name], target.create_group(name), child, leave)
         else:
-            _take_over(source.id, name.encode(), target.id)
+            _take_over(source.id, encode(name), target.id)
 
 
 def _take_over(source: h5g.GroupID, name: bytes, target: h5g.GroupID) -> None:

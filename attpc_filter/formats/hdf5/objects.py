@@ -7,11 +7,15 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, is_sound, require_working_disk
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, encode, is_sound, require_working_disk
 from attpc_filter.formats.hdf5.links import LINK_ACCESS, require_own_data
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_TEXT = 1 << 20
+#: Numbers that are copied at once; more of them are linked.
+_MOST_BYTES = 1 << 30
+#: Small files cannot expand without bound: gzip makes 1 byte of 1,032 at best.
+_MUCH, MOST_EXPANSION = 64 << 20, 1000
 #: Copies go to disk at once: what a cache holds back fails later, where no one can handle it.
 _UNCACHED = h5p.create(h5p.DATASET_ACCESS)
 _UNCACHED.set_chunk_cache(0, 0, 1.0)
@@ -21,7 +25,7 @@ def link_exists(group: h5g.GroupID, path: str) -> bool:
     """Whether every link of a path is there; the last may lead nowhere."""
     parts = path.split("/")
     return all(
-        group.links.exists("/".join(parts[: depth + 1]).encode(), lapl=LINK_ACCESS)
+        group.links.exists(encode("/".join(parts[: depth + 1])), lapl=LINK_ACCESS)
         for depth in range(len(parts))
     )
 
@@ -72,15 +76,22 @@ def _is_safe(kind: h5t.TypeID) -> bool:
     return kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.REFERENCE) and is_sound(kind)
 
 
-def copy_object(source: h5g.GroupID, path: bytes, target: h5g.GroupID, name: bytes) -> None:
+def copy_object(source: h5g.GroupID, path: bytes, target: h5g.GroupID, name: bytes) -> int:
     """Copy a group or dataset with all below it; the datasets' chunks get checksums.
 
     Links are followed, so that the copy stands alone; a dataset that has several names in its
     event keeps them.
+
+    Returns
+    -------
+    int
+        Bytes of numbers that were copied.
     """
     copied: dict[tuple[int, Any], bytes] = {}
+    n_bytes = 0
 
     def copy(item: Any, place: bytes) -> None:
+        nonlocal n_bytes
         info = h5o.get_info(item)
         key = (info.fileno, info.addr)
         if key in copied:
@@ -93,11 +104,12 @@ def copy_object(source: h5g.GroupID, path: bytes, target: h5g.GroupID, name: byt
             for child in item:
                 copy(h5o.open(item, child, lapl=LINK_ACCESS), place + b"/" + child)
         elif isinstance(item, h5d.DatasetID):
-            _copy_dataset(item, target, place)
+            n_bytes += _copy_dataset(item, target, place)
         else:  # a committed type
             h5o.copy(item, b".", target, place)
 
     copy(h5o.open(source, path, lapl=LINK_ACCESS), name)
+    return n_bytes
 
 
 def is_readable(source: h5g.GroupID, path: bytes) -> bool:
@@ -116,6 +128,7 @@ def is_readable(source: h5g.GroupID, path: bytes) -> bool:
                 read(h5o.open(item, child, lapl=LINK_ACCESS))
         elif isinstance(item, h5d.DatasetID):
             require_own_data(item)
+            _require_possible_size(item)
             h5py.Dataset(item)[()]
 
     try:
@@ -126,14 +139,24 @@ def is_readable(source: h5g.GroupID, path: bytes) -> bool:
     return True
 
 
-def _copy_dataset(dataset: h5d.DatasetID, target: h5g.GroupID, name: bytes) -> None:
+def _require_possible_size(dataset: h5d.DatasetID) -> int:
+    """Raise ValueError if a dataset claims to hold more than it can; gives its bytes."""
+    n_bytes: int = math.prod(dataset.shape or ()) * dataset.get_type().get_size()
+    most = MOST_EXPANSION * dataset.get_storage_size()
+    if n_bytes > _MOST_BYTES or n_bytes > max(_MUCH, most):
+        raise ValueError(f"a dataset claims {n_bytes / 1e9:,.1f} GB: a damaged header")
+    return n_bytes
+
+
+def _copy_dataset(dataset: h5d.DatasetID, target: h5g.GroupID, name: bytes) -> int:
     require_own_data(dataset)
+    n_bytes = _require_possible_size(dataset)
     shape = dataset.shape
     kind = dataset.get_type()
     size = int(np.prod(shape)) if shape else 0
     if not size or not _is_flat(kind):
         h5o.copy(dataset, b".", target, name)
-        return
+        return n_bytes
     row_bytes = max(size // shape[0], 1) * kind.get_size()
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_chunk((max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:]))
@@ -144,6 +167,7 @@ def _copy_dataset(dataset: h5d.DatasetID, target: h5g.GroupID, name: bytes) -> N
     values = np.empty(shape, dataset.dtype)
     dataset.read(h5s.ALL, h5s.ALL, values, kind)
     made.write(h5s.ALL, h5s.ALL, values, kind)
+    return n_bytes
 
 
 def _is_flat(kind: h5t.TypeID) -> bool:

@@ -16,7 +16,7 @@ from h5py import h5, h5d, h5g, h5t
 from numpy.typing import NDArray
 
 from attpc_filter.formats.hdf5 import kernels, links
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadata_cache
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadata_cache, names_in
 from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.run import Allocate, Events, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import N_HARDWARE_COLUMNS, Record
@@ -152,7 +152,7 @@ class Hdf5Run(Hdf5File):
     def names_of_run(self, path: str, group: h5py.Group) -> list[str]:
         """Names in a group of the file that belong to no single event; looked for once."""
         if path not in self._names_of_run:
-            children = ((name, f"{path}/{name}".lstrip("/")) for name in group)
+            children = ((name, f"{path}/{name}".lstrip("/")) for name in names_in(group.id))
             self._names_of_run[path] = [
                 name for name, child in children if not self.event_part.fullmatch(child)
             ]

@@ -9,11 +9,12 @@ import h5py
 from h5py import h5g, h5o, h5p
 
 from attpc_filter import __version__
-from attpc_filter.errors import OutputError
+from attpc_filter.errors import InputError, OutputError
 from attpc_filter.formats.hdf5 import link_kernels
-from attpc_filter.formats.hdf5.file import HDF5_ERRORS, one_line, require_working_disk
+from attpc_filter.formats.hdf5.file import HDF5_ERRORS, encode, one_line, require_working_disk
 from attpc_filter.formats.hdf5.links import open_group
 from attpc_filter.formats.hdf5.objects import (
+    MOST_EXPANSION,
     copy_attributes,
     copy_object,
     is_readable,
@@ -24,6 +25,7 @@ from attpc_filter.formats.hdf5.run import Addition, Hdf5Run, Members
 from attpc_filter.formats.run import Stream, StreamMode
 from attpc_filter.records import Hits, Record
 
+_MUCH = 256 << 20
 _SHALLOW = h5p.create(h5p.OBJECT_COPY)
 _SHALLOW.set_copy_object(h5o.COPY_SHALLOW_HIERARCHY_FLAG)
 
@@ -36,6 +38,7 @@ class Hdf5Stream(Stream):
         self._mode = mode
         self._path = path
         self._n_added = 0
+        self._n_bytes = 0  # of numbers copied
         self._ends: list[str] = []  # the first event added and the last
         # HDF5 looks a relative link up from the folder of the file that holds it
         source = os.path.relpath(run.path.resolve(), path.parent.resolve())
@@ -167,9 +170,9 @@ class Hdf5Stream(Stream):
                 self._copy_or_link(child)
 
     def _copy_or_link(self, path: str) -> None:
-        source, encoded = self._run.file.id, path.encode()
+        source, encoded = self._run.file.id, encode(path)
         try:
-            copy_object(source, encoded, self._file.id, encoded)
+            self._n_bytes += copy_object(source, encoded, self._file.id, encoded)
         except HDF5_ERRORS:
             if is_readable(source, encoded):
                 raise
@@ -177,10 +180,15 @@ class Hdf5Stream(Stream):
             if link_exists(self._file.id, path):
                 self._file.id.unlink(encoded)
             self._link(path)
+        if self._n_bytes > max(_MUCH, MOST_EXPANSION * self._run.path.stat().st_size):
+            raise InputError(
+                f"{self._run.path}: a copy of its events takes more than {self._n_bytes / 1e6:,.0f}"
+                " MB, a thousand times what the file holds; filter it with --streams link"
+            )
 
     def _link(self, path: str) -> None:
         """Link an object of the run."""
-        encoded = path.encode()
+        encoded = encode(path)
         self._file.id.links.create_external(encoded, self._source_path, b"/" + encoded)
 
     def _link_members(self, path: str, members: Members, additions: dict[bytes, Addition]) -> None:

@@ -114,6 +114,17 @@ class PlainRun(RootRun):
         return [(int(number), str(entry)) for entry, number in enumerate(numbers)]
 
 
+def _event_numbers(parts: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.int64]:
+    """Join numbers of events, whatever their width."""
+    for part in parts:
+        if len(part) and int(part.max()) >= 2**63:
+            raise UnreadableEvent(
+                f"column event: {part.max()} is no event's number, which ends at 2^63 - 1; leave"
+                " `event` out to number by entry"
+            )
+    return np.concatenate([np.empty(0, np.int64), *(part.astype(np.int64) for part in parts)])
+
+
 def _traces(arrays: Mapping[str, NDArray[Any]], allocate: Allocate) -> NDArray[np.int16]:
     pads, adc = arrays["pad"], arrays["adc"]
     if len(adc) != len(pads) * N_TIME_BUCKETS:
@@ -193,8 +204,7 @@ class _TreeColumns(_Columns):
         baskets = [layout.values(b.data, role) for b in self._readers[role].baskets()]
         if layout.head or layout.nested or any(b.dtype.kind not in "iu" for b in baskets):
             raise UnreadableEvent("column event: one integer an entry expected")
-        numbers: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *baskets])
-        return numbers.astype(np.int64)
+        return _event_numbers(baskets)
 
 
 class _Layout:
@@ -328,14 +338,14 @@ class _RNTupleColumns(_Columns):
 
     def numbers(self, role: str) -> NDArray[np.int64]:
         """The numbers of a column that has one an entry."""
-        parts = [np.empty(0, np.int64)]
+        parts = []
         for cluster, length in enumerate(np.diff(self._starts)):
             columns = self._read(cluster, [role])
             part = self._fields[role].values(columns, 0, int(length))
             if self._fields[role].steps or part.dtype.kind not in "iu":
                 raise UnreadableEvent("column event: one integer an entry expected")
-            parts.append(part.astype(np.int64))
-        return np.concatenate(parts)
+            parts.append(part)
+        return _event_numbers(parts)
 
     def _read(self, cluster: int, roles: Sequence[str]) -> dict[int, NDArray[Any]]:
         try:

@@ -104,6 +104,22 @@ def test_columns_that_make_no_events(columns: dict[str, str], message: str) -> N
         open_run(DATA / "columns.root", RootOptions(tree="hits", columns=columns))
 
 
+def test_numbers_of_events_beyond_63_bits(tmp_path: Path) -> None:
+    path = tmp_path / "wide.root"
+    hits = {name: np.ones(3) for name in ("x", "y", "time", "charge")}
+    columns = {name: name for name in (*hits, "event")}
+    for last, message in ((2**63 - 1, ""), (2**63, rf"column event: {2**63} is no event's number")):
+        numbers = np.array([1, 2**53 + 1, last], np.uint64)
+        with uproot.recreate(path) as file:
+            file["hits"] = {**hits, "event": numbers}
+        if message:
+            with pytest.raises(InputError, match=message):
+                open_run(path, RootOptions(columns=columns))
+        else:
+            with open_run(path, RootOptions(columns=columns)) as run:
+                assert [event for event, _ in run.events] == numbers.tolist()
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
