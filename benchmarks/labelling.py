@@ -119,7 +119,7 @@ def serving(folder: Path, labels: Path) -> Iterator[Server]:
 
 
 def latency(work: Path, presses: int = 100) -> None:
-    """Press a key again and again, as soon as the event before is drawn and the next is here."""
+    """Press a key again and again, as soon as the event before is drawn."""
     from tests.plugins.web.browser import start_browser
 
     run = write_clouds(work / "run_0001.h5", presses + 20, 10_000)

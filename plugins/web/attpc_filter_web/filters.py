@@ -105,7 +105,9 @@ def _text_holds(
     name: str, operator: str, value: str, texts: NDArray[np.object_]
 ) -> NDArray[np.bool_]:
     if operator in ("=", "!="):
-        equal = np.isin(texts.astype(str), value.split(","))
+        equal = np.zeros(len(texts), np.bool_)
+        for part in value.split(","):
+            equal |= texts == part
         return equal if operator == "=" else ~equal
     if operator == "~":
         return np.array([value.lower() in text.lower() for text in texts], np.bool_)

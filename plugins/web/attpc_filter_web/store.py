@@ -15,11 +15,11 @@ import json
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attpc_filter import UsageError
 
@@ -118,7 +118,8 @@ class Answer:
         return self.run, self.event
 
 
-_COLUMNS = ", ".join(f.name for f in fields(Answer))
+_NAMES = tuple(f.name for f in fields(Answer))
+_COLUMNS = ", ".join(_NAMES)
 
 
 class Store:
@@ -292,10 +293,9 @@ class Store:
         return [(int(run), int(event), str(tag)) for run, event, tag in rows]
 
 
-def _answer(row: Sequence[object]) -> Answer:
-    entries = dict(zip((f.name for f in fields(Answer)), row, strict=True))
-    entries["scores_shown"] = bool(entries["scores_shown"])
-    return Answer(**entries)  # type: ignore[arg-type]
+def _answer(row: tuple[Any, ...]) -> Answer:
+    entries = dict(zip(_NAMES, row, strict=True))
+    return Answer(**entries | {"scores_shown": bool(entries["scores_shown"])})
 
 
 def _now() -> str:

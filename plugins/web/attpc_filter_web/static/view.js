@@ -7,43 +7,31 @@ import { palette, places, css, range } from "./colours.js";
 const HIT_SHADER = `#version 300 es
 precision highp float;
 precision highp int;
-uniform int mode;        // 0: pads in x-y, 1: points in x-y, 2: z-r, 3: space
+uniform int mode;        // 0: triangles in x-y, 1: points in x-y, 2: z-r, 3: space
 uniform vec4 frame;      // centre and half widths of the panel [mm]
 uniform vec2 turn;       // angles of the view in space
 uniform float size;      // of a point [pixels]
-uniform vec2 extent;     // half length, radius [mm]
+uniform float middle;    // half length [mm]
 uniform float noise;     // 0: hide, 1: mark, 2: as others
-uniform float plain;     // 1: every pad of the plane, faint; 2: their outlines
-uniform highp sampler2D corners;
-in float x, y, z, place, pad, signal;
+in float x, y, z, place, signal;
 out float v_place;
 out float v_noise;
 void main() {
   v_place = place;
   v_noise = signal > 0.5 || noise > 1.5 ? 0.0 : 1.0;
   gl_PointSize = size;
-  bool hide = v_noise > 0.5 && noise < 0.5 && plain < 0.5;
   vec2 at = vec2(x, y);
   float depth = 0.0;
-  if (mode == 0) {
-    int number = plain > 0.5 ? gl_InstanceID : int(pad);
-    int corner = gl_VertexID < 3 ? gl_VertexID : (gl_VertexID == 3 ? 0 : gl_VertexID - 2);
-    if (plain > 1.5) corner = gl_VertexID;
-    int index = number * 4 + corner;
-    int width = textureSize(corners, 0).x;
-    at = texelFetch(corners, ivec2(index % width, index / width), 0).xy;
-    hide = hide || number < 0;
-  } else if (mode == 1) {
-    hide = hide || pad >= 0.0;
-  } else if (mode == 2) {
+  if (mode == 2) {
     at = vec2(z, length(at));
-  } else {
-    vec3 p = vec3(z - extent.x, at);
+  } else if (mode == 3) {
+    vec3 p = vec3(z - middle, at);
     float cy = cos(turn.x), sy = sin(turn.x), cp = cos(turn.y), sp = sin(turn.y);
     vec3 q = vec3(cy * p.x + sy * p.z, p.y, cy * p.z - sy * p.x);
     at = vec2(q.x, cp * q.y - sp * q.z);
     depth = -(sp * q.y + cp * q.z) / 2000.0;
   }
+  bool hide = v_noise > 0.5 && noise < 0.5;
   gl_Position = hide ? vec4(2.0, 2.0, 2.0, 1.0) : vec4((at - frame.xy) / frame.zw, depth, 1.0);
 }`;
 const COLOUR_SHADER = `#version 300 es
@@ -51,7 +39,7 @@ precision highp float;
 precision highp int;
 uniform sampler2D colours;
 uniform vec4 faint;
-uniform float plain;
+uniform float plain;     // 1: in one faint colour
 uniform int mode;
 in float v_place;
 in float v_noise;
@@ -68,11 +56,8 @@ void main() {
   }
   colour.rgb *= colour.a;
 }`;
-const ATTRIBUTES = ["x", "y", "z", "place", "pad", "signal"];
-const UNIFORMS = [
-  "mode", "frame", "turn", "size", "extent", "noise", "plain", "corners", "colours", "faint",
-];
-const TEXTURE_WIDTH = 1024;
+const ATTRIBUTES = ["x", "y", "z", "place", "signal"];
+const UNIFORMS = ["mode", "frame", "turn", "size", "middle", "noise", "plain", "colours", "faint"];
 const NEAR_PIXELS = 12;
 // Outlines of single pads are drawn from this magnification on.
 const OUTLINE_FROM = 1.9;
@@ -110,7 +95,7 @@ export class EventView {
   }
 
   prepare() {
-    const gl = this.gl_canvas.getContext("webgl2", { antialias: true, alpha: true });
+    const gl = this.gl_canvas.getContext("webgl2", { antialias: false, alpha: true });
     if (!gl) throw new Error("This browser has no WebGL2; take a newer one, or switch it on.");
     this.gl = gl;
     const program = gl.createProgram();
@@ -125,38 +110,62 @@ export class EventView {
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
     gl.useProgram(program);
     this.at = Object.fromEntries(UNIFORMS.map((name) => [name, gl.getUniformLocation(program, name)]));
-    this.buffer = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
-    const rows = Math.ceil(this.pads.length / 2 / TEXTURE_WIDTH);
-    const corners = new Float32Array(2 * TEXTURE_WIDTH * rows);
-    corners.set(this.pads);
-    this.texture(0, gl.RG32F, TEXTURE_WIDTH, rows, gl.RG, gl.FLOAT, corners);
-    gl.uniform1i(this.at.corners, 0);
-    gl.uniform1i(this.at.colours, 1);
+    gl.uniform1i(this.at.colours, 0);
+    // triangles have their third corner twice
+    this.corners = this.pads.every((value, i) => i % 8 < 6 || value === this.pads[i - 2]) ? [0, 1, 2] : [0, 1, 2, 0, 2, 3];
+    const all = Float32Array.from({ length: this.pads.length / 8 }, (_, pad) => pad);
+    this.buffers = { plane: gl.createBuffer(), edges: gl.createBuffer(), points: gl.createBuffer(), onPads: gl.createBuffer() };
+    this.counts = { plane: 0, edges: 0, points: 0, onPads: 0 };
+    this.fill("plane", this.trianglesOf(all, this.corners));
+    this.fill("edges", this.trianglesOf(all, this.corners.length === 3 ? [0, 1, 1, 2, 2, 0] : [0, 1, 1, 2, 2, 3, 3, 0]));
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.enable(gl.SCISSOR_TEST);
     this.paint();
   }
 
-  texture(unit, format, width, height, layout, kind, content) {
+  // Columns of the corners of some pads, in the order of ATTRIBUTES; more: columns a pad.
+  trianglesOf(pads, corners, more = {}) {
+    const n = pads.length * corners.length;
+    const columns = Object.fromEntries(ATTRIBUTES.map((name) => [name, new Float32Array(n)]));
+    for (let i = 0, at = 0; i < pads.length; i += 1) {
+      for (const corner of corners) {
+        const from = 8 * pads[i] + 2 * corner;
+        columns.x[at] = this.pads[from];
+        columns.y[at] = this.pads[from + 1];
+        columns.place[at] = more.place ? more.place[i] : 0;
+        columns.signal[at] = more.signal ? more.signal[i] : 1;
+        at += 1;
+      }
+    }
+    return columns;
+  }
+
+  // Puts columns into a buffer, one after the other.
+  fill(name, columns) {
     const gl = this.gl;
-    gl.activeTexture(gl.TEXTURE0 + unit);
-    gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
-    gl.texImage2D(gl.TEXTURE_2D, 0, format, width, height, 0, layout, kind, content);
-    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) {
-      gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
-    }
-    for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) {
-      gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
-    }
+    const n = columns.x.length;
+    const content = new Float32Array(ATTRIBUTES.length * n);
+    ATTRIBUTES.forEach((attribute, index) => content.set(columns[attribute], index * n));
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffers[name]);
+    gl.bufferData(gl.ARRAY_BUFFER, content, gl.DYNAMIC_DRAW);
+    this.counts[name] = n;
   }
 
   // Takes the colours of the theme.
   paint() {
     const gl = this.gl;
     this.colours = palette(isDark());
-    this.texture(1, gl.RGBA, 256, 1, gl.RGBA, gl.UNSIGNED_BYTE, this.colours);
+    gl.deleteTexture(this.texture);
+    this.texture = gl.createTexture();
+    gl.bindTexture(gl.TEXTURE_2D, this.texture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, this.colours);
+    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) {
+      gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
+    }
+    for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) {
+      gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
+    }
   }
 
   setEvent(event) {
@@ -172,12 +181,12 @@ export class EventView {
 
   upload() {
     if (!this.event) return;
-    const { gl, event } = this;
-    const n = event.n_hits;
-    const columns = { ...event, place: places(event, this.by) };
-    const content = new Float32Array(ATTRIBUTES.length * n);
-    ATTRIBUTES.forEach((name, index) => content.set(columns[name], index * n));
-    gl.bufferData(gl.ARRAY_BUFFER, content, gl.DYNAMIC_DRAW);
+    const { x, y, z, signal, pad } = this.event;
+    const place = places(this.event, this.by);
+    this.fill("points", { x, y, z, place, signal });
+    const known = [...pad.keys()].filter((hit) => pad[hit] >= 0);
+    const of = (column) => Float32Array.from(known, (hit) => column[hit]);
+    this.fill("onPads", this.trianglesOf(of(pad), this.corners, { place: of(place), signal: of(signal) }));
   }
 
   panels() {
@@ -239,45 +248,37 @@ export class EventView {
     gl.scissor(...box);
     gl.uniform4f(at.frame, ...this.frame(name, panel));
     gl.uniform2f(at.turn, ...this.turn);
-    gl.uniform2f(at.extent, this.geometry.length_mm / 2, this.geometry.radius_mm);
+    gl.uniform1f(at.middle, this.geometry.length_mm / 2);
     gl.uniform1f(at.noise, { hide: 0, mark: 1, show: 2 }[this.noise]);
-    const points = Math.max(4, Math.min(panel.w, panel.h) / 75) * ratio;
-    gl.uniform1f(at.size, points);
+    gl.uniform1f(at.size, Math.max(4, Math.min(panel.w, panel.h) / 75) * ratio);
     if (name === "xy") {
-      this.use(0, 1);
       gl.uniform1i(at.mode, 0);
       gl.uniform1f(at.plain, 1);
       gl.uniform4f(at.faint, ...(isDark() ? [0.1, 0.115, 0.14, 1] : [0.945, 0.95, 0.96, 1]));
-      gl.drawArraysInstanced(gl.TRIANGLES, 0, 6, this.pads.length / 8);
-      if (this.zoom.xy.scale >= OUTLINE_FROM) {
-        gl.uniform1f(at.plain, 2);
-        gl.uniform4f(at.faint, ...(isDark() ? [0.2, 0.23, 0.28, 1] : [0.82, 0.84, 0.87, 1]));
-        gl.drawArraysInstanced(gl.LINE_LOOP, 0, 4, this.pads.length / 8);
-      }
+      this.drawBuffer("plane", gl.TRIANGLES);
+      gl.uniform4f(at.faint, ...(isDark() ? [0.2, 0.23, 0.28, 1] : [0.82, 0.84, 0.87, 1]));
+      if (this.zoom.xy.scale >= OUTLINE_FROM) this.drawBuffer("edges", gl.LINES);
+      gl.uniform1f(at.plain, 0);
+      if (event) this.drawBuffer("onPads", gl.TRIANGLES);
+      if (!event || this.counts.onPads === this.corners.length * event.n_hits) return;
     }
-    gl.uniform1f(at.plain, 0);
-    if (!event || !event.n_hits) return;
-    const n = event.n_hits;
-    if (name === "xy") {
-      this.use(n, 1);
-      gl.drawArraysInstanced(gl.TRIANGLES, 0, 6, n);
-    }
-    this.use(n, 0);
+    if (!event) return;
     gl.uniform1i(at.mode, { xy: 1, zr: 2, space: 3 }[name]);
     if (name === "space") gl.enable(gl.DEPTH_TEST);
-    gl.drawArrays(gl.POINTS, 0, n);
+    this.drawBuffer("points", gl.POINTS);
     gl.disable(gl.DEPTH_TEST);
   }
 
-  // Says where the hits' columns lie in the buffer; divisor 1: a hit an instance.
-  use(n, divisor) {
+  drawBuffer(name, kind) {
     const gl = this.gl;
+    const n = this.counts[name];
+    if (!n) return;
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffers[name]);
     ATTRIBUTES.forEach((_, index) => {
-      if (!n) { gl.disableVertexAttribArray(index); return; }
       gl.enableVertexAttribArray(index);
       gl.vertexAttribPointer(index, 1, gl.FLOAT, false, 0, 4 * n * index);
-      gl.vertexAttribDivisor(index, divisor);
     });
+    gl.drawArrays(kind, 0, n);
   }
 
   // Where points of the detector lie in a panel [CSS pixels].
