@@ -57,7 +57,7 @@ checks: .venv/test
 
 # compiled once here, so that the test processes need not compile them at the same time
 kernels: .venv/test
-	folder=$$(mktemp -d) && $(BIN)/attpc-filter run sample/run_0101.h5 --out $$folder/out > /dev/null && rm -r $$folder
+	$(BIN)/attpc-filter warm-up
 
 reference: .venv/runtime
 	$(BIN)/python docs/make_reference.py
