@@ -20,6 +20,8 @@ from attpc_filter.texts import shown
 #: holds the rest; it is imported only if the command is called, so that ``--help`` is quick.
 COMMANDS = {
     "run": "read, rebuild, score and tag run files; write tags and streams",
+    "plan": "list the parts of many runs, for many processes or a cluster",
+    "join": "join parts into the tables, streams and books of one run",
     "inspect": "what kind of file, which events, sizes; a picture of an event",
     "retag": "new thresholds: tags anew from the stored scores, without the raw data",
     "compare": "two taggings of the same events: which flipped, and their scores",

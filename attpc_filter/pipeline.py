@@ -63,7 +63,12 @@ class Job:
 
 
 def run_job(
-    paths: Sequence[Path], out: Path, config: Config, observer: Observer, command: str
+    paths: Sequence[Path],
+    out: Path,
+    config: Config,
+    observer: Observer,
+    command: str,
+    executor: Executor | None = None,
 ) -> tuple[int, Job | None, list[RunOutcome]]:
     """Filter runs into an output folder; those that are done already are left as they are.
 
@@ -80,6 +85,8 @@ def run_job(
         Told how it goes.
     command : str
         The command line, for the manifest.
+    executor : Executor, optional
+        What tags the events; the one that the options name if left out.
 
     Returns
     -------
@@ -111,8 +118,7 @@ def run_job(
         return 2, None, outcomes
     check_folder(out)
     n_bytes = sum(file.stat().st_size for path in good for file in input_files(path))
-    alone = n_bytes < _WORTH_WORKERS_BYTES
-    executor = make_executor(replace(config, threads=1) if alone else config)
+    executor = executor or suitable_executor(config, n_bytes)
     with interrupts_noted(), executor:
         plan = load_plan(config, executor)
         with OutputFolder(out, create=True) as folder:
@@ -120,6 +126,12 @@ def run_job(
             status = _run_job(good, job, observer, command, outcomes)
     order = {str(path): index for index, path in enumerate(paths)}
     return status, job, sorted(outcomes, key=lambda outcome: order[outcome.input])
+
+
+def suitable_executor(config: Config, n_bytes: int) -> Executor:
+    """The executor that the options name, for so many bytes of input."""
+    alone = n_bytes < _WORTH_WORKERS_BYTES
+    return make_executor(replace(config, threads=1) if alone else config)
 
 
 def _run_job(

@@ -48,7 +48,7 @@ def write_labels(folder: Path) -> None:
     (folder / "labels.csv").write_text("\n".join(["run,event,label", *lines]) + "\n")
 
 
-@pytest.mark.parametrize("page", ["filtering.md", "retagging.md"])
+@pytest.mark.parametrize("page", ["filtering.md", "retagging.md", "cluster.md"])
 def test_commands_of_the_page_run(page: str, tmp_path: Path) -> None:
     """Every command of a page, with the sample in place of the user's runs."""
     sample = ROOT / "sample" / "run_0101.h5"
@@ -60,7 +60,7 @@ def test_commands_of_the_page_run(page: str, tmp_path: Path) -> None:
         words = shlex.split(command)
         target = words.pop() if ">" in words else None
         program, *words = [word for word in words if word != ">"]
-        if words[0] == "run":
+        if words[0] == "run" and "--part" not in words:
             words += ["--restart", "--no-picture"]
         if program == "attpc-export":
             if importlib.util.find_spec("attpc_export") is None:

@@ -121,8 +121,10 @@ class InProcess(Executor):
 
 
 @contextlib.contextmanager
-def tag_events(run: Run, plan: Plan, executor: Executor) -> Iterator[Iterator[Batch]]:
-    """Have all events of a run tagged, in their order; within ``with``.
+def tag_events(
+    run: Run, plan: Plan, executor: Executor, events: Events | None = None
+) -> Iterator[Iterator[Batch]]:
+    """Have events of a run tagged, in their order; within ``with``.
 
     Parameters
     ----------
@@ -132,6 +134,8 @@ def tag_events(run: Run, plan: Plan, executor: Executor) -> Iterator[Iterator[Ba
         What the executor has loaded.
     executor : Executor
         Does the work, and begins at once.
+    events : list of (int, str), optional
+        Which of its events; all if left out.
 
     Yields
     ------
@@ -144,7 +148,7 @@ def tag_events(run: Run, plan: Plan, executor: Executor) -> Iterator[Iterator[Ba
         If the plan does not fit the run, or the run cannot be tagged.
     """
     plan.check_run(run)
-    events = run.events
+    events = run.events if events is None else events
     batches = [events[i : i + BATCH_EVENTS] for i in range(0, len(events), BATCH_EVENTS)]
     with interrupts_noted(), executor.tag(run, batches) as tagged:
         yield tagged

@@ -1,0 +1,1 @@
+"""Runs filtered in parts, by many processes on many machines, then joined."""
