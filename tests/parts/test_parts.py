@@ -124,15 +124,16 @@ class TestJoined:
         assert call("plan", run, "--out", tmp_path / "out", *options).status == 0
         assert call("run", "--part", "0", tmp_path / "out").status == 0
         assert call("join", tmp_path / "out").status == 0
-        n_hits = 0
+        n_events = 0
         for expected in sorted((tmp_path / "one").glob("*/now_plain.root")):
             found = tmp_path / "out" / expected.parent.name / expected.name
             with uproot.open(expected)["events"] as a, uproot.open(found)["events"] as b:
                 assert a.keys() == b.keys()
                 for name in a.keys():  # noqa: SIM118  a tree is no dict
                     assert a[name].array().to_list() == b[name].array().to_list()
-                n_hits += sum(map(len, a["hits_x"].array())) if "hits_x" in a else 0
-        assert n_hits > 0
+                assert "hits_x" in a  # a stream that is given no hits has no such columns
+                n_events += a.num_entries
+        assert n_events == 2
 
 
 class TestPart:
