@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from attpc_filter.tag import PASSTHROUGH, UNCERTAIN, UNREADABLE
     from attpc_filter.tagging.batch import Batch
     from attpc_filter.tagging.plan import Plan, make_plan
+    from attpc_filter.trust import Estimate, Tagged, draw_sample, estimate_worth
 
 #: Where each name of the face is defined.
 _HOMES = {
@@ -100,6 +101,7 @@ _HOMES = {
     "tag": ("PASSTHROUGH", "UNCERTAIN", "UNREADABLE"),
     "tagging.batch": ("Batch",),
     "tagging.plan": ("Plan", "make_plan"),
+    "trust": ("Estimate", "Tagged", "draw_sample", "estimate_worth"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -117,6 +119,7 @@ __all__ = [
     "Detector",
     "EmptyRunError",
     "Events",
+    "Estimate",
     "Executor",
     "Format",
     "HitSettings",
@@ -132,10 +135,13 @@ __all__ = [
     "Scorer",
     "Stream",
     "StreamMode",
+    "Tagged",
     "UnreadableEvent",
     "UsageError",
     "ZCalibration",
     "__version__",
+    "draw_sample",
+    "estimate_worth",
     "allocate_new",
     "check_interrupted",
     "find_signal",

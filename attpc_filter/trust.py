@@ -258,7 +258,9 @@ def judge_sample(out: Path, labels: Sequence[Path], model: str = "", seed: int =
             if not len(stratum):
                 continue
             index = int(stratum[0])
-            purity, efficiency = estimate(sampled[:, number], n_labelled, population, index, rng)
+            purity, efficiency = estimate_worth(
+                sampled[:, number], n_labelled, population, index, rng
+            )
             found.append(
                 Trust(
                     "all" if run is None else str(run),
@@ -272,7 +274,7 @@ def judge_sample(out: Path, labels: Sequence[Path], model: str = "", seed: int =
     return found
 
 
-def estimate(
+def estimate_worth(
     of_class: NDArray[np.int64],
     n_labelled: NDArray[np.int64],
     population: NDArray[np.int64],

@@ -204,8 +204,10 @@ def kills(work: Path, times: int = 100) -> None:
         server = Server(out, labels)
         timer = threading.Timer(rng.uniform(0.02, 0.3), os.kill, (server.process.pid, 9))
         row = server.get("/api/next?labeller=a&policy=random")["task"]["row"]
+        following = server.answer(row)["task"]["row"]  # the run is open now
+        acknowledged.add(row)
+        row, sent = following, -1
         timer.start()
-        sent = -1
         try:
             while True:
                 sent = row

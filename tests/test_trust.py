@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attpc_filter.score.bundle import METADATA_KEY
-from attpc_filter.trust import draw_sample, estimate, judge_sample, load_tags
+from attpc_filter.trust import draw_sample, estimate_worth, judge_sample, load_tags
 from tests.conftest import Cli
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 def test_all_labelled_gives_the_shares_themselves() -> None:
     """By hand: 8 of 10 tagged so are of the class, and 2 of 20 tagged otherwise."""
-    purity, efficiency = estimate(
+    purity, efficiency = estimate_worth(
         np.array([8, 2]), np.array([10, 20]), np.array([10, 20]), 0, np.random.default_rng(0)
     )
     assert (purity.value, purity.low, purity.high) == pytest.approx((0.8, 0.8, 0.8))
@@ -71,7 +71,7 @@ def test_all_labelled_gives_the_shares_themselves() -> None:
 
 def test_tags_count_by_their_events_not_by_their_labels() -> None:
     """5 of 50 labelled events of a tag with 10,000 events: 1,000 events of the class are missed."""
-    _, efficiency = estimate(
+    _, efficiency = estimate_worth(
         np.array([50, 5]), np.array([50, 50]), np.array([1000, 10_000]), 0, np.random.default_rng(0)
     )
     assert efficiency.value == pytest.approx(0.5)

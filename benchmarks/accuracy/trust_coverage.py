@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.trust import estimate
+from attpc_filter.trust import estimate_worth
 
 
 def make_population(rng: np.random.Generator) -> NDArray[np.int64]:
@@ -43,7 +43,7 @@ def count_covered(n_samplings: int, n_events: int, seed: int) -> dict[str, tuple
         )
         n_labelled = sampled.sum(axis=1)
         for number in range(3):
-            found = estimate(sampled[:, number], n_labelled, population, number, rng)
+            found = estimate_worth(sampled[:, number], n_labelled, population, number, rng)
             right = table[number, number]
             truth = right / population[number], right / table[:, number].sum()
             for name, value, interval in zip(held, truth, found, strict=True):

@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,7 @@ def _serve(session: Session, options: argparse.Namespace) -> None:
         ws="none",
         timeout_graceful_shutdown=1,  # a page that is still open does not hold Ctrl-C up
     )
+    threading.Thread(target=session.reader.compile, daemon=True).start()
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:

@@ -112,6 +112,13 @@ class EventReader:
                 self._n_bytes -= self._kept.popitem(last=False)[1].n_bytes
             return view
 
+    def compile(self) -> None:
+        """Compile what makes hits and baselines, so that the first click need not wait for it."""
+        trace = np.zeros((1, _SAMPLES + self.detector.n_samples), np.int16)
+        record = Record(0, "", traces=trace)
+        find_signal(rebuild_hits([record], self.detector, self.settings), self.clean)
+        self._baseline(trace[0, _SAMPLES:])
+
     def trace(self, row: int, pad: int) -> dict[str, Any] | None:
         """A pad's traces with baselines and peaks, as JSON holds them; None if there is none."""
         view = self.read(row)

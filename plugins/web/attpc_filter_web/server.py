@@ -83,6 +83,7 @@ def make_app(session: Session, token: str = "") -> Starlette:
         get("/api/agreement", lambda request: session.agreement()),
         get("/api/trust", lambda request: session.trust()),
         get("/api/labels.csv", lambda request: _labels(session, request)),
+        get("/api/sample.csv", lambda request: _table("sample.csv", session.trust_csv())),
         post("/api/answers", lambda body: _answer(session, body)),
         post("/api/undo", lambda body: session.undo(_text(body, "labeller"))),
         post("/api/trust", lambda body: session.draw_trust(_number(body, "per_tag"))),
@@ -157,8 +158,11 @@ def _list(session: Session, request: Request) -> dict[str, Any]:
 
 def _labels(session: Session, request: Request) -> Response:
     query = request.query_params
-    text = session.labels_csv("unsure" in query, "by" in query)
-    headers = {"content-disposition": 'attachment; filename="labels.csv"'}
+    return _table("labels.csv", session.labels_csv("unsure" in query, "by" in query))
+
+
+def _table(name: str, text: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(text, media_type="text/csv", headers=headers)
 
 

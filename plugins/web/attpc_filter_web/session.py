@@ -320,18 +320,17 @@ class Session:
         held = {(run, event) for run, event, _ in self._store.sample()}
         if any(a.policy == "trust" and a.key in held for a in self._store.answers()):
             raise UsageError("the sample has answers already, so it stays as it is")
-        self._store.set_sample(trust.draw_sample(self.catalogue, per_tag, self._seed))
+        self._store.set_sample(trust.draw(self.catalogue, per_tag, self._seed))
         return self.trust()
 
     def trust(self) -> dict[str, Any]:
         """The trust sample's result so far."""
         sample = self._store.sample()
-        decided = tables.decide(self._store.answers())
-        labels = {(row.run, row.event): row.label for row in decided if row.label}
+        labels = self._decided()
         counts = Counter(self.catalogue.tag[self.catalogue.can_label].tolist())
         drawn = Counter(tag for _, _, tag in sample)
         done = Counter(tag for run, event, tag in sample if (run, event) in labels)
-        worth = trust.estimate(sample, labels, counts, self._context.classes) if sample else []
+        worth = trust.judge(sample, labels, counts, self._context.classes) if sample else []
         return {
             "tags": [
                 {"tag": tag, "events": counts[tag], "drawn": drawn[tag], "labelled": done[tag]}
@@ -340,6 +339,14 @@ class Session:
             ],
             "classes": [asdict(entry) for entry in worth],
         }
+
+    def trust_csv(self) -> str:
+        """The trust sample with its labels, for ``attpc-filter trust --labels``."""
+        return trust.to_csv(self._store.sample(), self._decided())
+
+    def _decided(self) -> dict[tuple[int, int], str]:
+        decided = tables.decide(self._store.answers())
+        return {(row.run, row.event): row.label for row in decided if row.label}
 
     @staticmethod
     def _require_name(labeller: str) -> None:

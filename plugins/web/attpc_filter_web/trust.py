@@ -1,23 +1,21 @@
 """The trust sample: some random events of every tag, labelled without the model's word.
 
-It says what the tags are worth on these very runs. Of every tag the same number of events is drawn,
-whatever the tag's size; each drawn event then stands for ``events of the tag / events drawn``.
+It is drawn and judged as ``attpc-filter trust`` does it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attpc_filter import Estimate, Tagged, draw_sample, estimate_worth
 from attpc_filter_web.agreement import Key
 from attpc_filter_web.catalogue import Catalogue
-from attpc_filter_web.store import UNSURE
 
-_N_DRAWS = 4000
-_SEED = 20
-#: Jeffreys' prior of a share.
-_PRIOR = 0.5
+_SEED = 0
+
+#: Run, event, and the tag that the event was drawn from.
+Drawn = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +26,19 @@ class Worth:
     ----------
     name : str
         The class.
-    purity : tuple of float
-        Share of the events of this tag that are of the class: estimate, and both ends of the 95%
-        interval. NaN where no event of the tag has a label.
-    efficiency : tuple of float
-        Share of the events of the class that have this tag, as purity. NaN while a tag is without
-        labels.
+    purity, efficiency : Estimate or None
+        Share of the events of this tag that are of the class, and of the events of the class that
+        have this tag. None where labels are missing: for the purity of this tag, for the efficiency
+        of any tag.
     """
 
     name: str
-    purity: tuple[float, float, float]
-    efficiency: tuple[float, float, float]
+    purity: Estimate | None
+    efficiency: Estimate | None
 
 
-def draw_sample(catalogue: Catalogue, per_tag: int, seed: int) -> list[tuple[int, int, str]]:
-    """Draw the sample: run, event and tag of each event, all tags mixed.
+def draw(catalogue: Catalogue, per_tag: int, seed: int) -> list[Drawn]:
+    """Draw the sample; the tags take turns, so that its first events are a sample of all tags too.
 
     Parameters
     ----------
@@ -53,74 +49,67 @@ def draw_sample(catalogue: Catalogue, per_tag: int, seed: int) -> list[tuple[int
     seed : int
         The same seed gives the same sample.
     """
-    rng = np.random.default_rng(seed)
-    drawn: list[NDArray[np.int64]] = []
-    for tag in catalogue.tags:
-        rows = np.flatnonzero((catalogue.tag == tag) & catalogue.can_label)
-        drawn.append(rng.permutation(rows)[:per_tag])
-    mixed = rng.permutation(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
-    return [
-        (int(catalogue.run[row]), int(catalogue.event[row]), str(catalogue.tag[row]))
-        for row in mixed
-    ]
+    rows = np.flatnonzero(catalogue.can_label)
+    tagged = Tagged(
+        catalogue.run[rows],
+        catalogue.event[rows],
+        catalogue.tag[rows].astype(np.str_),
+        catalogue.classes,
+        "",
+    )
+    drawn = draw_sample(tagged, per_tag, seed)
+    keys = tagged.run[drawn].tolist(), tagged.event[drawn].tolist(), tagged.tag[drawn].tolist()
+    return list(zip(*keys, strict=True))
 
 
-def estimate(
-    sample: Sequence[tuple[int, int, str]],
+def judge(
+    sample: Sequence[Drawn],
     labels: Mapping[Key, str],
     tag_counts: Mapping[str, int],
     classes: Sequence[str],
 ) -> list[Worth]:
-    """Purity and efficiency of each class, with 95% intervals.
+    """Purity and efficiency of each class that is a tag, with 95% intervals.
 
     Parameters
     ----------
     sample : sequence of (int, int, str)
-        Run, event and the tag that the event was drawn from.
+        From :func:`draw`.
     labels : mapping of (int, int) to str
-        Decided labels; ``unsure`` counts as not labelled.
+        Decided labels; what is no class, such as ``unsure``, does not count.
     tag_counts : mapping of str to int
         Events of each tag in all runs.
     classes : sequence of str
         The classes.
-
-    Returns
-    -------
-    list of Worth
-        One a class. The intervals are quantiles of the posterior under Jeffreys' prior, each tag by
-        itself, weighted with the events of the tag.
     """
     tags = [tag for tag, number in tag_counts.items() if number]
-    counts = np.array([tag_counts[tag] for tag in tags], np.float64)
-    n_labelled = np.zeros(len(tags))
-    of_class = np.zeros((len(classes), len(tags)))
+    population = np.array([tag_counts[tag] for tag in tags], np.int64)
+    of_class = np.zeros((len(classes), len(tags)), np.int64)
     for run, event, tag in sample:
-        label = labels.get((run, event), UNSURE)
+        label = labels.get((run, event))
         if label in classes and tag in tags:
-            n_labelled[tags.index(tag)] += 1
-            of_class[list(classes).index(label), tags.index(tag)] += 1
+            of_class[classes.index(label), tags.index(tag)] += 1
+    n_labelled = of_class.sum(axis=0)
     rng = np.random.default_rng(_SEED)
     found = []
-    for index, name in enumerate(classes):
-        yes = of_class[index]
-        share = rng.beta(yes + _PRIOR, n_labelled - yes + _PRIOR, (_N_DRAWS, len(tags)))
-        # events of the class in each tag: those that were seen, and some of the rest
-        number = yes + rng.binomial((counts - n_labelled).astype(np.int64), share)
-        best = yes * counts / np.where(n_labelled > 0, n_labelled, np.nan)
-        at = tags.index(name) if name in tags else -1
-        purity = efficiency = (np.nan, np.nan, np.nan)
-        if at >= 0 and n_labelled[at]:
-            purity = _with_interval(best[at] / counts[at], number[:, at] / counts[at])
-        if at >= 0 and (n_labelled > 0).all() and yes.any():
-            total = number.sum(axis=1)
-            efficiency = _with_interval(
-                best[at] / best.sum(), number[total > 0, at] / total[total > 0]
+    for number, name in enumerate(classes):
+        if name not in tags:
+            continue
+        own = tags.index(name)
+        purity, efficiency = estimate_worth(of_class[number], n_labelled, population, own, rng)
+        found.append(
+            Worth(
+                name,
+                purity if n_labelled[own] else None,
+                efficiency if n_labelled.all() and of_class[number].any() else None,
             )
-        found.append(Worth(name, purity, efficiency))
+        )
     return found
 
 
-def _with_interval(value: float, draws: NDArray[np.float64]) -> tuple[float, float, float]:
-    """The value and the 95% interval, which has the value in it."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(value), float(min(low, value)), float(max(high, value))
+def to_csv(sample: Sequence[Drawn], labels: Mapping[Key, str]) -> str:
+    """The sample with its labels as ``attpc-filter trust --labels`` takes it."""
+    lines = [
+        f"{run},{event},{labels.get((run, event), '')},{order}"
+        for order, (run, event, _) in enumerate(sample, 1)
+    ]
+    return "\n".join(["run,event,label,order", *lines]) + "\n"

@@ -41,7 +41,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         """JSON that a page would get."""
-        with urllib.request.urlopen(self.address + path, timeout=20) as response:
+        with urllib.request.urlopen(self.address + path, timeout=60) as response:
             return json.load(response)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -51,7 +51,7 @@ class Server:
             json.dumps(body).encode(),
             {"content-type": "application/json", "x-attpc-filter": "1"},
         )
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def answer(self, row: int, label: str, labeller: str = "anna", **more: Any) -> Any:
@@ -109,6 +109,6 @@ def starter() -> Iterator[StartServer]:
     for process in started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         assert process.stdout is not None
         process.stdout.close()

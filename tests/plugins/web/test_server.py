@@ -23,7 +23,7 @@ def ask(
 ) -> tuple[int, dict[str, str], bytes]:
     """A request as it is, without what a browser or urllib mends in its path and headers."""
     host, port = server.address.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     connection.putrequest(method, path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value)

@@ -23,16 +23,18 @@ function show(found) {
   ];
   if (found.classes.length) {
     parts.push(make("h2", {}, "So far"), table(["class", "purity", "", "efficiency", ""], found.classes.map((entry) =>
-      [entry.name, text(entry.purity), picture(entry.purity), text(entry.efficiency), picture(entry.efficiency)])));
+      [entry.name, text(entry.purity), picture(entry.purity), text(entry.efficiency), picture(entry.efficiency)])),
+    make("p", {}, make("a", { href: "/api/sample.csv" }, "sample.csv"), " for attpc-filter trust --labels, which tells it by run too"));
   }
   byId("trust").replaceChildren(...parts);
 }
 
-function text([value, low, high]) {
-  return value === null ? "not yet" : `${share(value, 3)}  (${share(low, 3)} to ${share(high, 3)})`;
+function text(estimate) {
+  if (!estimate) return "not yet";
+  return `${share(estimate.value, 3)}  (${share(estimate.low, 3)} to ${share(estimate.high, 3)})`;
 }
 
-function picture([value, low, high]) {
+function picture(estimate) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "interval");
   svg.setAttribute("viewBox", "0 0 200 14");
@@ -43,9 +45,9 @@ function picture([value, low, high]) {
   };
   const x = (share_) => 5 + 190 * share_;
   add("line", { class: "rail", x1: x(0), x2: x(1), y1: 7, y2: 7 });
-  if (value !== null) {
-    add("line", { class: "span", x1: x(low), x2: x(high), y1: 7, y2: 7 });
-    add("circle", { cx: x(value), cy: 7, r: 4 });
+  if (estimate) {
+    add("line", { class: "span", x1: x(estimate.low), x2: x(estimate.high), y1: 7, y2: 7 });
+    add("circle", { cx: x(estimate.value), cy: 7, r: 4 });
   }
   return svg;
 }
