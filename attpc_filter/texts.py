@@ -1,4 +1,4 @@
-"""Texts from strangers: names as they are shown, JSON as it is read."""
+"""Texts from strangers, as they are shown; JSON as it is read."""
 
 import json
 import unicodedata
@@ -40,3 +40,8 @@ def read_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, on one line."""
+    return shown(" ".join(str(error).split()))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, OutputError
 from attpc_filter.output.tag_table import file_metadata
+from attpc_filter.texts import one_line
 
 #: Version of the file's layout.
 LATENTS_VERSION = 2
@@ -104,7 +105,7 @@ def read_latents(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         rows = table.column("latent").combine_chunks()
         size = rows.type.list_size
     except (OSError, pa.ArrowInvalid, AttributeError) as error:
-        raise InputError(f"{path}: no latents: {error}") from error
+        raise InputError(f"{path}: no latents: {one_line(error)}") from error
     latents = np.full((len(rows), size), np.nan, np.float32)
     latents[rows.is_valid().to_numpy(zero_copy_only=False)] = (
         rows.drop_null().flatten().to_numpy().reshape(-1, size)

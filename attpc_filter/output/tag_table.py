@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError, OutputError
+from attpc_filter.texts import one_line
 
 #: Version of the table's layout.
 TABLE_VERSION = 2
@@ -163,13 +164,16 @@ def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
     try:
         table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: not a tag table, or damaged: {error}") from error
+        raise InputError(f"{path}: not a tag table, or damaged: {one_line(error)}") from error
     prefix = "attpc_filter."
-    metadata = {
-        key.decode().removeprefix(prefix): value.decode()
-        for key, value in (table.schema.metadata or {}).items()
-        if key.decode().startswith(prefix)
-    }
+    try:
+        metadata = {
+            key.decode().removeprefix(prefix): value.decode()
+            for key, value in (table.schema.metadata or {}).items()
+            if key.decode().startswith(prefix)
+        }
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged: its metadata are no text") from error
     if "model_sha256" not in metadata:
         raise InputError(f"{path}: a Parquet file, but not a tag table of attpc-filter")
     index = table.schema.get_field_index("run")

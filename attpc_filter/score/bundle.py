@@ -20,6 +20,7 @@ import onnxruntime
 from attpc_filter.errors import UsageError
 from attpc_filter.score.contract import CONTRACT_VERSION, Contract, EventClass
 from attpc_filter.score.outputs import Shape, check_outputs
+from attpc_filter.texts import one_line
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -101,8 +102,13 @@ def load_bundle(model: str) -> Bundle:
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, without a common base
-        raise UsageError(f"model {path}: not a model that ONNX Runtime opens: {error}") from error
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        raise UsageError(
+            f"model {path}: not a model that ONNX Runtime opens: {one_line(error)}"
+        ) from error
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"model {path}: damaged: its metadata are no text") from error
     if text is None:
         raise UsageError(
             f"model {path}: carries no contract ({METADATA_KEY} in its metadata), so nothing says"
