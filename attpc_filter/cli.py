@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import keyword
-import logging
 import os
 import shlex
 import sys
@@ -79,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AttpcFilterError as error:
         if debugging():
             raise
-        logging.getLogger("attpc_filter.cli").debug("the cause", exc_info=True)
         _complain(str(error))
         return 2
     except ModuleNotFoundError as error:

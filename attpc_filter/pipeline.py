@@ -107,7 +107,7 @@ def run_job(
         On Ctrl-C; runs that were complete stay, the manifest says 130.
     """
     paths = one_path_a_run(paths)
-    good, bad = check_inputs(paths, out, config.root_options)
+    good, bad = check_inputs(paths, out, config.root_options, config.follow_links)
     outcomes = [RunOutcome(str(path), error=line) for path, line in bad.items()]
     lines = list(dict.fromkeys(bad.values()))  # one that two files share is said once
     if not good and len(lines) == 1:

@@ -261,9 +261,9 @@ def list_contents(path: Path | str) -> list[tuple[str, str]]:
     return list_root_contents(Path(path))
 
 
-def require_known(path: Path, root: RootOptions | None = None) -> None:
+def require_known(path: Path, root: RootOptions | None = None, follow_links: bool = False) -> None:
     """Raise InputError unless a file is of a known format; its events are not looked for."""
-    file = InputFile(path, root)
+    file = InputFile(path, root, follow_links=follow_links)
     try:
         _recognise(file)
     finally:

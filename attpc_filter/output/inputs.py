@@ -1,6 +1,7 @@
 """Inputs of a job: looked at before anything is loaded, and again when a run is done."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -16,9 +17,14 @@ _SAMPLES = 64
 _SAMPLE_BYTES = 64 << 10
 _END_BYTES = 1 << 20
 
+_log = logging.getLogger(__name__)
+
 
 def check_inputs(
-    paths: Sequence[Path], out: Path, root: RootOptions | None = None
+    paths: Sequence[Path],
+    out: Path,
+    root: RootOptions | None = None,
+    follow_links: bool = False,
 ) -> tuple[list[Path], dict[Path, str]]:
     """Look at all inputs of a job without reading their events.
 
@@ -30,6 +36,8 @@ def check_inputs(
         Output folder, in which no input may lie.
     root : RootOptions, optional
         What to read of ROOT files.
+    follow_links : bool, optional
+        Whether links of HDF5 files may lead to files outside of their folder.
 
     Returns
     -------
@@ -48,17 +56,18 @@ def check_inputs(
                 " folders"
             )
     for path in paths:
-        if path not in bad and (line := _what_is_wrong(path, out, root)):
+        if path not in bad and (line := _what_is_wrong(path, out, root, follow_links)):
             bad[path] = line
     return [path for path in paths if path not in bad], bad
 
 
-def _what_is_wrong(path: Path, out: Path, root: RootOptions | None) -> str:
+def _what_is_wrong(path: Path, out: Path, root: RootOptions | None, follow_links: bool) -> str:
     try:
         if out.resolve() in path.resolve().parents:
             return f"--out {out}: the input {path} lies in it; choose another folder"
-        require_known(path, root)
+        require_known(path, root, follow_links)
     except InputError as error:
+        _log.debug("%s: refused", path, exc_info=True)
         return str(error)
     except ValueError as error:  # a null byte in the name
         return f"{path!r}: {error}"

@@ -214,8 +214,18 @@ def test_what_a_copy_would_take_along_is_refused(tmp_path: Path) -> None:
         stream.abort()
 
 
-def test_the_option(tmp_path: Path, counter_model: Path, cli: Cli) -> None:
-    path, _ = write_trap(tmp_path, by_external_link)
+def by_the_group_of_events(file: h5py.File, secret: Path) -> None:
+    with h5py.File(secret, "a") as other:
+        file.copy("events", other)
+    del file["events"]
+    file["events"] = h5py.ExternalLink(secret, "/events")
+
+
+@pytest.mark.parametrize("way", [by_external_link, by_the_group_of_events])
+def test_the_option(
+    way: Callable[[h5py.File, Path], None], tmp_path: Path, counter_model: Path, cli: Cli
+) -> None:
+    path, _ = write_trap(tmp_path, way)
     arguments = ["run", path, "--model", counter_model, "--threads", 1]
     refused = cli(*arguments, "--out", tmp_path / "refused")
     assert refused.status == 2
