@@ -11,7 +11,9 @@ unreadable, and the run goes on.
 """
 
 import contextlib
+import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -53,8 +55,6 @@ _SINGLE_THREADED = dict.fromkeys(
 )
 #: Signals that a process gets for what its native code did.
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
-#: Linux: the signal that a process gets when its parent ends (``PR_SET_PDEATHSIG``).
-_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class WorkerPool(Executor):
@@ -254,24 +254,28 @@ class _Worker:
         self._progress = 0.0  # when it began with the first of them [s]
         self.device = ""  # until it is ready
         self.pipe, theirs = Pipe()
+        # nothing is written to this one: its end says that this process has ended
+        parent_lives, self._alive = os.pipe()
         try:
             self._process = subprocess.Popen(
                 # the modules that this process has, and none that lies about in the working folder
                 [
                     *(sys.executable, "-P", "-m", "attpc_filter.execute.processes"),
-                    *(str(theirs.fileno()), str(os.getpid())),
+                    *(str(theirs.fileno()), str(parent_lives)),
                 ],
                 env=os.environ
                 | _SINGLE_THREADED
                 | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), parent_lives],
                 start_new_session=True,  # Ctrl-C is this process's business
             )
         except BaseException:
             self.pipe.close()
+            os.close(self._alive)
             raise
         finally:
             theirs.close()
+            os.close(parent_lives)
         worker_started(self._process.pid)
 
     def load(self, plan: Plan) -> None:
@@ -350,6 +354,7 @@ class _Worker:
         self._process.kill()
         self._process.wait()
         self.pipe.close()
+        os.close(self._alive)
 
     def _send(self, message: object) -> None:
         # if the process is gone the next batch says so, or nobody waits for one
@@ -360,13 +365,23 @@ class _Worker:
 # -------------------------------------------------------------------------- on the other side of it
 
 
-def _end_with(parent: int) -> None:
-    """Have this process ended when its parent ends, also in the middle of native code (Linux)."""
-    if sys.platform == "linux":
-        import ctypes
+def _end_with_parent(pipe: int) -> None:
+    """Have the system end this process when its parent ends, also in the middle of native code.
 
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before that
+    The parent holds the other end of a pipe and writes nothing. The system sends a signal when that
+    end is closed. (``PR_SET_PDEATHSIG`` would send it when the *thread* that started this process
+    ends.)
+
+    Parameters
+    ----------
+    pipe : int
+        File descriptor to read from.
+    """
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    if sys.platform == "linux":
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)  # elsewhere SIGIO, which also ends it
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:  # the parent had ended before
         sys.exit(0)
 
 
@@ -398,5 +413,5 @@ def _serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    _end_with(int(sys.argv[2]))
+    _end_with_parent(int(sys.argv[2]))
     _serve(Connection(int(sys.argv[1])))

@@ -258,6 +258,28 @@ def test_a_long_run_on_two_threads(layout: str, tmp_path: Path, counter_model: P
     assert read_manifest(out)["n_events"] == 1100
 
 
+def test_workers_outlive_the_thread_that_started_them(path: Path, plan: Plan) -> None:
+    """A host program may start the executor in one thread and use it in another."""
+    pool = WorkerPool(plan.config)
+
+    def start() -> None:
+        pool.__enter__()
+        pool.load(plan)
+        pool.wait()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    workers = _children()
+    try:
+        time.sleep(0.2)
+        with _on_run(pool, path, plan) as batches:
+            assert _exhaust(batches) == N_EVENTS
+        assert sorted(_children()) == sorted(workers)
+    finally:
+        pool.__exit__(None, None, None)
+
+
 def _is_running(process: int) -> bool:
     """Whether it is there and not only waits for someone to take note of its end."""
     try:
@@ -266,7 +288,17 @@ def _is_running(process: int) -> bool:
         return False
 
 
-def test_none_outlives_a_job_that_is_killed(tmp_path: Path, counter_model: Path) -> None:
+def _watches_its_parent(process: int) -> bool:
+    """Whether the system sends it a signal when something happens to one of its files."""
+    texts = [file.read_text() for file in Path(f"/proc/{process}/fdinfo").iterdir()]
+    return any(int(text.split("flags:")[1].split()[0], 8) & os.O_ASYNC for text in texts)
+
+
+@pytest.mark.parametrize("workers_are_stopped", [False, True])
+def test_none_outlives_a_job_that_is_killed(
+    workers_are_stopped: bool, tmp_path: Path, counter_model: Path
+) -> None:
+    """Not even one that executes nothing at that time."""
     path = miniatures.write_long_run(tmp_path / "run_0001.h5", 40_000)
     arguments = ("run", path, "--out", tmp_path / "out", "--model", counter_model, "--threads", 2)
     with subprocess.Popen(
@@ -281,7 +313,11 @@ def test_none_outlives_a_job_that_is_killed(tmp_path: Path, counter_model: Path)
             assert job.poll() is None
             assert time.monotonic() < end, "no process reads"
             children = _children(job.pid)
-        time.sleep(1.0)
+        while not all(map(_watches_its_parent, children)):
+            assert time.monotonic() < end, "they do not start"
+            time.sleep(0.05)
+        for child in children if workers_are_stopped else []:
+            os.kill(child, signal.SIGSTOP)
         job.kill()
     while any(_is_running(child) for child in children):
         assert time.monotonic() < end, "it still reads"
