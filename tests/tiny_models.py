@@ -76,6 +76,7 @@ def write_model(
     channels: int = 1,
     n_scores: int = 3,
     nan_above: float | None = None,
+    endless_above: float | None = None,
     outputs: tuple[str, ...] = ("scores", "latent"),
     reads: tuple[str, ...] = ("projection",),
 ) -> Path:
@@ -91,6 +92,8 @@ def write_model(
         Shapes of the graph, to make it disagree with its contract.
     nan_above : float, optional
         Scores are NaN for events with more lit pixels.
+    endless_above : float, optional
+        The graph takes years for a batch with an event that has more lit pixels.
     outputs : tuple of str
         Outputs of the graph; ``novelty`` and ``energy`` are the count, ``interval`` is one less
         and one more, ``energy_band`` is all three.
@@ -134,7 +137,11 @@ def write_model(
         helper.make_node("Sub", ["limit", "latent"], ["room"]),
         helper.make_node("Sqrt", ["room"], ["root"]),
         helper.make_node("Mul", ["root", "zero"], ["nan_or_zero"]),
-        helper.make_node("Add", ["clean_scores", "nan_or_zero"], ["scores"]),
+        helper.make_node(
+            "Add",
+            ["clean_scores", "nan_or_zero"],
+            ["scores" if endless_above is None else "scores_before"],
+        ),
         helper.make_node("Squeeze", ["latent", "last_axis"], ["novelty"]),
         helper.make_node("Identity", ["novelty"], ["energy"]),
         helper.make_node("Add", ["latent", "one"], ["above"]),
@@ -142,6 +149,14 @@ def write_model(
         helper.make_node("Concat", ["below", "above"], ["interval"], axis=1),
         helper.make_node("Concat", ["latent", "below", "above"], ["energy_band"], axis=1),
     ]
+    if endless_above is not None:
+        nodes += _endless_nodes()
+        initializers += [
+            constant("endless_limit", [endless_above]),
+            constant("forever", 1 << 50, np.int64),
+            constant("once", 1, np.int64),
+            constant("go_on", True, np.bool_),
+        ]
     shapes = {"scores": ["n", n_scores], "latent": ["n", 1], "clean_scores": ["n", n_scores]}
     shapes |= {"novelty": ["n"], "energy": ["n"], "interval": ["n", 2], "energy_band": ["n", 3]}
     graph = helper.make_graph(
@@ -161,3 +176,32 @@ def write_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def _endless_nodes() -> list[onnx.NodeProto]:
+    """Nodes between ``scores_before`` and ``scores``: a loop that adds a zero, once or for ever."""
+    scalar, flag = TensorProto.FLOAT, TensorProto.BOOL
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["goes_on"], ["goes_on_next"]),
+            helper.make_node("Sin", ["value"], ["value_next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("goes_on", flag, []),
+            helper.make_tensor_value_info("value", scalar, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on_next", flag, []),
+            helper.make_tensor_value_info("value_next", scalar, [1]),
+        ],
+    )
+    return [
+        helper.make_node("ReduceMax", ["count"], ["most"], keepdims=0),
+        helper.make_node("Squeeze", ["endless_limit"], ["most_allowed"]),
+        helper.make_node("Greater", ["most", "most_allowed"], ["is_endless"]),
+        helper.make_node("Where", ["is_endless", "forever", "once"], ["turns"]),
+        helper.make_node("Loop", ["turns", "go_on", "zero"], ["looped"], body=body),
+        helper.make_node("Add", ["scores_before", "looped"], ["scores"]),
+    ]

@@ -199,6 +199,9 @@ class _RunJob:
         try:
             if not worker.pipe.poll():
                 raise _WorkerLost(worker.why_stuck())
+            if not worker.device:  # its first message says that it is ready
+                worker.wait()
+                return
             self._came.update([worker.next_batch()])
         except _WorkerLost as lost:
             (index, events), *others = worker.asked
