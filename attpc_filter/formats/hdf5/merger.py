@@ -8,7 +8,8 @@ Streams of these runs are made so that Spyral 1.1.2 opens them and sees every ev
 * for 2.0 it looks for ``silicon_...`` where the merger writes ``si_...``: a stream's events have
   the matrices under both names;
 * it demands digitizer 1903 of every event with FRIB data, while the merger writes it only where it
-  has data: such an event gets one of zeros (no ion-chamber peak), which takes no room on disk;
+  has data: such an event gets one of zeros (no ion-chamber peak) in the shape of the run's others,
+  which takes no room on disk; digitizers 1904 to 1906 go with the event as they are;
 * it demands traces of every event of the versioned layouts, while the merger writes events that
   only FRIB data has seen: such an event gets a matrix without rows;
 * it demands the event range, which a legacy merge that crashed never wrote.
@@ -17,6 +18,7 @@ An event that only FRIB data has seen is an event like the others: an ion-chambe
 traces normalises all the same.
 """
 
+import contextlib
 import re
 from functools import cached_property
 from typing import Any, ClassVar
@@ -44,6 +46,9 @@ IC_DOWNSCALE_TRIGGER = 2
 
 _FRIB_EVENT = re.compile(r"evt(\d+)_977")
 _SILICON = (b"upstream_front", b"upstream_back", b"downstream_front", b"downstream_back")
+#: FRIB's digitizers; Spyral demands the first, the others go with the event.
+_DIGITIZERS = (1903, 1904, 1905, 1906)
+#: Samples and channels of 1903 in a run that has none.
 _FRIB_TRACES_SHAPE = (2048, 8)
 
 
@@ -74,7 +79,7 @@ class LegacyRun(MergerRun):
     container = "get"
     event_name = re.compile(r"evt(\d+)_data")
     event_groups = ("get", "frib/evt")
-    event_part = re.compile(r"get/evt\d+_(data|header)|frib/evt/evt\d+_(header|977|1903)")
+    event_part = re.compile(r"get/evt\d+_(data|header)|frib/evt/evt\d+_(header|977|190[3-6])")
 
     @classmethod
     def recognise(cls, file: h5py.File) -> bool:
@@ -102,7 +107,7 @@ class LegacyRun(MergerRun):
             f"get/{event}_header",
             f"frib/evt/{event}_header",
             f"frib/evt/{event}_977",
-            f"frib/evt/{event}_1903",
+            *(f"frib/evt/{event}_{digitizer}" for digitizer in _DIGITIZERS),
         ]
 
     def finish_run_level(self, target: h5py.File) -> None:
@@ -181,11 +186,23 @@ class VersionedRun(MergerRun):
         """Digitizer 1903 where FRIB data lack it, and traces where there are none."""
         additions = {}
         if b"1903" not in members.get(b"frib_physics", [b"1903"]):
-            additions[b"frib_physics/1903"] = Addition(None, _FRIB_TRACES_SHAPE, "uint16")
+            additions[b"frib_physics/1903"] = Addition(None, self._shape_of_1903, "uint16")
         group, _, traces = self.traces_path.rpartition(b"/")
         if traces not in members.get(group, []):
             additions[self.traces_path] = Addition(None, (0, N_TRACE_COLUMNS))
         return additions
+
+    @cached_property
+    def _shape_of_1903(self) -> tuple[int, ...]:
+        """Samples and channels of digitizer 1903, as the run's first event with it has them."""
+        for _, name in self.events:
+            path = f"{self.container}/{name}/frib_physics/1903"
+            with contextlib.suppress(*HDF5_ERRORS):
+                if link_exists(self.file.id, path):
+                    shape: tuple[int, ...] = self.file[path].shape
+                    if len(shape) == len(_FRIB_TRACES_SHAPE) and all(shape):
+                        return shape
+        return _FRIB_TRACES_SHAPE
 
     def finish_run_level(self, target: h5py.File) -> None:
         """Set the event range so that a reader that stops one short sees the last event."""

@@ -298,3 +298,45 @@ def test_events_seen_to_be_complete_while_they_are_read(layout: str, tmp_path: P
         for part in run.parts(run.events, np.empty((100, 517), np.int16)):
             assert {r.event: r.is_complete for r in part}.items() <= expected.items()
         assert {n: run.is_complete(b"event_%d" % n) for n in NUMBERS} == expected
+
+
+def _other_electronics(layout: str, path: Path) -> None:
+    """Other CoBos, digitizers 1904 to 1906, a 1903 of fewer samples: as attpc_merger writes."""
+    with h5py.File(path, "a") as file:
+        for event, traces in ((4, (1024, 8)), (7, None)):  # event 7 has no 1903
+            if layout == "merger_legacy":
+                frib, name = file["frib/evt"], f"evt{event}_%d"
+            else:
+                frib, name = file[f"events/event_{event}/frib_physics"], "%d"
+            if traces is not None:
+                del frib[name % 1903]
+                frib[name % 1903] = np.ones(traces, np.uint16)
+            for digitizer in (1904, 1905, 1906):
+                frib[name % digitizer] = np.full((100, 3), digitizer, np.uint16)
+        path_of = {"merger_legacy": "get/evt4_data", "merger_2.0": "events/event_4/get/pads"}
+        matrix = file[path_of.get(layout, "events/event_4/get_traces")]
+        matrix[:, 0] = 17
+
+
+@pytest.mark.parametrize("layout", miniatures.WITH_FRIB)
+@pytest.mark.parametrize("mode", ["link", "copy"])
+def test_other_electronics(layout: str, mode: StreamMode, tmp_path: Path) -> None:
+    # Spyral 1.1.2 takes 1903 of 2048 samples only, from the run as from the stream
+    run = miniatures.write_run(layout, tmp_path / "in" / "run_0046.h5")
+    _other_electronics(layout, run)
+    stream = write_stream(run, tmp_path / "out" / "run_0046.h5", mode, (4, 7))
+    with h5py.File(stream) as file:
+        legacy = layout == "merger_legacy"
+        for event in (4, 7):
+            place = f"frib/evt/evt{event}_" if legacy else f"events/event_{event}/frib_physics/"
+            for digitizer in (1904, 1905, 1906):
+                assert (file[f"{place}{digitizer}"][()] == digitizer).all()
+        if legacy:
+            assert not [name for name in file["frib/evt"] if name.startswith("evt12_")]
+        else:
+            assert file["events/event_7/frib_physics/1903"].shape == (1024, 8)
+            assert not file["events/event_7/frib_physics/1903"][()].any()
+    with open_run(stream) as copied:
+        records = {record.event: record for record in copied.records()}
+    assert records[4].traces is not None
+    assert set(records[4].traces[:, 0]) == {17}
