@@ -6,6 +6,7 @@
 #include <TBranch.h>
 #include <TFile.h>
 #include <TLeaf.h>
+#include <TSystem.h>
 #include <TTree.h>
 
 #include <algorithm>
@@ -89,6 +90,55 @@ public:
       for (auto index : fTags)
          count += fNames[index] == tag;
       return count;
+   }
+
+   /**
+    * Refuse, by std::runtime_error, what would lose events without a word. Call it before the output
+    * is made.
+    *
+    * The tags must be as many as the tree has entries: tags of another file, or of the whole run
+    * beside its reduced file, would pass until they end. A tag that the file does not know, such as a
+    * mistyped one, would select nothing. An output that is the input would destroy the run.
+    */
+   void Require(TTree &tree, const std::vector<std::string> &tags, const std::string &input,
+                const std::string &output) const
+   {
+      if (tree.GetEntries() != GetEntries())
+         throw std::runtime_error("tags of " + std::to_string(GetEntries()) + " entries, the tree has " +
+                                  std::to_string(tree.GetEntries()) + ": give the tags of this very file");
+      const auto known = GetKnownTags();
+      for (const auto &tag : tags)
+         if (std::find(known.begin(), known.end(), tag) == known.end()) {
+            std::string all;
+            for (const auto &name : known)
+               all += (all.empty() ? "" : ", ") + name;
+            throw std::runtime_error("no tag " + tag + "; there are " + all);
+         }
+      if (IsSameFile(input, output))
+         throw std::runtime_error(output + ": the output is the input; give another name");
+   }
+
+   /// Tags that an entry of the file can have: its classes, and the three that are no class.
+   std::vector<std::string> GetKnownTags() const
+   {
+      std::vector<std::string> known;
+      for (const auto &scores : fScores)
+         known.push_back(scores.first);
+      for (const auto &name : {"uncertain", "unreadable", "passthrough"})
+         known.emplace_back(name);
+      for (const auto &name : fNames)
+         if (std::find(known.begin(), known.end(), name) == known.end())
+            known.push_back(name);
+      return known;
+   }
+
+   /// Whether two names lead to one file.
+   static bool IsSameFile(const std::string &one, const std::string &other)
+   {
+      FileStat_t first, second;
+      if (gSystem->GetPathInfo(one.c_str(), first) != 0 || gSystem->GetPathInfo(other.c_str(), second) != 0)
+         return false; // one of them is not there
+      return first.fDev == second.fDev && first.fIno == second.fIno;
    }
 
    /**

@@ -8,17 +8,21 @@
 // Counts, Draw and RDataFrame need plain ROOT. The skim (with a fourth argument) copies whole events
 // with CopyTree: for trees of ATTPCROOT's classes load ATTPCROOT's libraries first, for ROOT cannot
 // write objects of classes that it does not know (version 6.40 crashes when it tries, so the macro
-// refuses).
+// refuses). The skim gets all that FairRoot looks for beside the tree: the lists of branches, the folder
+// and the header. An output that is the input, an unknown tag and the tags of another file are
+// refused.
 
 #include "AttpcFilterTags.h"
 
 #include <ROOT/RDataFrame.hxx>
 #include <TClass.h>
 #include <TFile.h>
+#include <TKey.h>
 #include <TList.h>
 #include <TStreamerInfo.h>
 #include <TTree.h>
 
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -40,6 +44,23 @@ std::string UnknownClass(TFile &file)
    return "";
 }
 
+/// Copy what FairRoot looks for beside the tree: the lists of branches, the folder, the header.
+void CopyOtherKeys(TFile &from, TFile &to, const std::string &treeName)
+{
+   for (auto object : *from.GetListOfKeys()) {
+      auto key = static_cast<TKey *>(object);
+      const std::string name = key->GetName();
+      if (name == treeName || to.GetListOfKeys()->FindObject(name.c_str()) != nullptr)
+         continue;
+      std::unique_ptr<TObject> value(key->ReadObj());
+      if (value == nullptr || value->InheritsFrom("TTree") || value->InheritsFrom("TDirectory"))
+         continue;
+      to.cd();
+      value->Write(name.c_str(), TObject::kSingleKey); // a list stays one object
+   }
+   to.cd();
+}
+
 int use_friend(const char *events, const char *friends, const std::string &tag, const char *skim = "",
                const char *treeName = "cbmsim")
 {
@@ -49,15 +70,21 @@ int use_friend(const char *events, const char *friends, const std::string &tag, 
       std::cerr << events << ": no tree " << treeName << std::endl;
       return 1;
    }
-   // one row for every entry, or they are the tags of another file
-   AttpcFilterTags tags(friends);
-   if (tags.GetEntries() != tree->GetEntries()) {
-      std::cerr << friends << ": tags of " << tags.GetEntries() << " entries, the tree has " << tree->GetEntries()
-                << std::endl;
+   std::unique_ptr<AttpcFilterTags> read;
+   try {
+      read = std::make_unique<AttpcFilterTags>(friends);
+      read->Require(*tree, {tag}, events, skim);
+   } catch (const std::exception &error) {
+      std::cerr << friends << ": " << error.what() << std::endl;
       return 1;
    }
+   const AttpcFilterTags &tags = *read;
    for (const auto &name : tags.GetNames())
       std::cout << name << ": " << tags.Count(name) << " of " << tags.GetEntries() << std::endl;
+   if (tags.Count(tag) == 0) {
+      std::cout << "no entry is tagged " << tag << std::endl;
+      return 0;
+   }
 
    tree->AddFriend("tags", friends);
    const std::string selection = "tags.tag==\"" + tag + "\"";
@@ -80,7 +107,12 @@ int use_friend(const char *events, const char *friends, const std::string &tag, 
       return 3;
    }
    std::unique_ptr<TFile> out(TFile::Open(skim, "RECREATE"));
+   if (!out || out->IsZombie()) {
+      std::cerr << skim << ": cannot be written" << std::endl;
+      return 1;
+   }
    auto copy = tree->CopyTree(selection.c_str());
+   CopyOtherKeys(*file, *out, treeName);
    out->Write();
    std::cout << "CopyTree: " << copy->GetEntries() << " entries in " << skim << std::endl;
    return copy->GetEntries() == drawn ? 0 : 2;

@@ -313,8 +313,8 @@ def _other_electronics(layout: str, path: Path) -> None:
                 frib[name % 1903] = np.ones(traces, np.uint16)
             for digitizer in (1904, 1905, 1906):
                 frib[name % digitizer] = np.full((100, 3), digitizer, np.uint16)
-        path_of = {"merger_legacy": "get/evt4_data", "merger_2.0": "events/event_4/get/pads"}
-        matrix = file[path_of.get(layout, "events/event_4/get_traces")]
+        inner = "get/pads" if layout.startswith("merger_2.0") else "get_traces"
+        matrix = file["get/evt4_data" if layout == "merger_legacy" else f"events/event_4/{inner}"]
         matrix[:, 0] = 17
 
 
