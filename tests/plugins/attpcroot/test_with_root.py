@@ -121,6 +121,140 @@ def test_the_macro_refuses_the_tags_of_another_file(root: Root, tmp_path: Path) 
     assert seen["returned"] == 1
 
 
+def test_the_macro_refuses_a_tag_that_is_unknown(root: Root, tmp_path: Path) -> None:
+    write_tags(tmp_path / "tags.root", 9)
+    skim = tmp_path / "skim.root"
+    seen = run_macro(root, None, DATA / "now_zlib.root", tmp_path / "tags.root", "carbn", skim)
+    assert seen["returned"] == 1
+    assert not skim.exists()
+
+
+def test_the_macro_refuses_to_write_over_the_run(root: Root, tmp_path: Path) -> None:
+    write_tags(tmp_path / "tags.root", 9)
+    run, link = tmp_path / "run.root", tmp_path / "link.root"
+    content = (DATA / "now_zlib.root").read_bytes()
+    run.write_bytes(content)
+    link.symlink_to(run)
+    for output in (run, link):
+        seen = run_macro(root, None, run, tmp_path / "tags.root", "carbon", output)
+        assert seen["returned"] == 1
+        assert run.read_bytes() == content
+
+
+def test_a_skim_has_what_fairroot_looks_for_beside_the_tree(
+    root: Root, dictionary: str, tmp_path: Path
+) -> None:
+    """Keys in the shape that FairRoot writes: lists of names, each one object, and a folder."""
+    write_tags(tmp_path / "tags.root", 9)
+    run, skim = tmp_path / "run.root", tmp_path / "skim.root"
+    run.write_bytes((DATA / "now_zlib.root").read_bytes())
+    root(
+        """
+file = ROOT.TFile(given["run"], "UPDATE")
+names = ROOT.TList()
+texts = [ROOT.TObjString(name) for name in ("AtRawEvent", "AtEventH")]  # Python's to delete
+for text in texts:
+    names.Add(text)
+names.Write("BranchList", ROOT.TObject.kSingleKey)
+ROOT.TList().Write("TimeBasedBranchList", ROOT.TObject.kSingleKey)
+ROOT.TFolder("cbmout", "Main Output Folder").Write()
+ROOT.TNamed("FileHeader", "run 42").Write()
+file.Close()
+""",
+        run=run,
+    )
+    seen = run_macro(root, dictionary, run, tmp_path / "tags.root", "carbon", skim)
+    assert seen["returned"] == 0, seen["out"]
+    found = root(
+        """
+file = ROOT.TFile(given["skim"])
+answer["branches"] = [str(name.GetString()) for name in file.Get("BranchList")]
+answer["keys"] = {key.GetName(): key.GetClassName() for key in file.GetListOfKeys()}
+answer["entries"] = int(file.Get("cbmsim").GetEntries())
+""",
+        skim=skim,
+    )
+    assert found["branches"] == ["AtRawEvent", "AtEventH"]
+    assert found["entries"] == 2
+    expected = {
+        "BranchList": "TList",
+        "TimeBasedBranchList": "TList",
+        "cbmout": "TFolder",
+        "FileHeader": "TNamed",
+        "cbmsim": "TTree",
+    }
+    assert found["keys"] == expected
+
+
+_FAIR_HEADERS = (
+    *("AtCopyTreeTask", "AtDataReductionTask", "AtPSAMax", "AtPSAtask", "FairFileSource"),
+    *("FairParAsciiFileIo", "FairRootFileSink", "FairRootManager", "FairRunAna", "FairRuntimeDb"),
+    "FairTask",
+)
+
+
+def run_chain(root: Root, folder: Path, *arguments: str) -> dict[str, object]:
+    """What filter_chain.C returns with stand-ins for FairRoot: entries 1 and 5 have no event."""
+    stand_in = Path(__file__).with_name("fairroot_stand_in.h")
+    for name in _FAIR_HEADERS:
+        (folder / f"{name}.h").write_text(f'#include "{stand_in}"\n')
+    return root(
+        """
+ROOT.gInterpreter.AddIncludePath(given["folder"])
+ROOT.gROOT.ProcessLine(".L " + given["macro"])
+ROOT.gInterpreter.ProcessLine("EmptyEntries() = {1, 5};")
+answer["returned"] = int(ROOT.gROOT.ProcessLine(f"filter_chain({given['arguments']})"))
+""",
+        folder=folder,
+        macro=PLUGIN / "filter_chain.C",
+        arguments=", ".join(arguments),
+    )
+
+
+def test_the_chain_fills_the_wanted_entries_only(root: Root, tmp_path: Path) -> None:
+    """An entry without an event goes by its tag like the others."""
+    entries = write_tags(tmp_path / "tags.root", 9)
+    out = tmp_path / "out.txt"
+    files = [f'"{path}"' for path in (DATA / "now_zlib.root", tmp_path / "tags.root", out)]
+    more = ['{"proton", "noise"}', '"p.par"', '"Hits"']
+    seen = run_chain(root, tmp_path, *files, *more)
+    assert seen["returned"] == 0, seen["out"]
+    wanted = sorted(entries["proton"] + entries["noise"])
+    assert list(map(int, out.read_text().split())) == wanted
+
+
+@pytest.mark.parametrize(
+    ("n_tags", "wanted", "branch"),
+    [
+        (8, "proton", "Hits"),
+        (10, "proton", "Hits"),
+        (9, "protn", "Hits"),
+        (9, "proton", "AtEventH"),
+    ],
+    ids=["fewer tags", "more tags", "mistyped", "hits are there already"],
+)
+def test_the_chain_refuses_before_it_writes(
+    n_tags: int, wanted: str, branch: str, root: Root, tmp_path: Path
+) -> None:
+    write_tags(tmp_path / "tags.root", n_tags)
+    out = tmp_path / "out.txt"
+    files = [f'"{path}"' for path in (DATA / "now_zlib.root", tmp_path / "tags.root", out)]
+    seen = run_chain(root, tmp_path, *files, f'{{"{wanted}"}}', '"p.par"', f'"{branch}"')
+    assert seen["returned"] == 1
+    assert not out.exists()
+
+
+def test_the_chain_refuses_to_write_over_the_run(root: Root, tmp_path: Path) -> None:
+    write_tags(tmp_path / "tags.root", 9)
+    run = tmp_path / "run.root"
+    content = (DATA / "now_zlib.root").read_bytes()
+    run.write_bytes(content)
+    files = [f'"{path}"' for path in (run, tmp_path / "tags.root", run)]
+    seen = run_chain(root, tmp_path, *files, '{"proton"}', '"p.par"', '"Hits"')
+    assert seen["returned"] == 1
+    assert run.read_bytes() == content
+
+
 def test_a_skim_of_a_shared_file(root: Root, dictionary: str, tmp_path: Path) -> None:
     name = "raw_fair99"
     if not (SHARED / f"{name}.root").exists():
