@@ -1,4 +1,4 @@
-"""The folder that ``attpc-export clusters`` wrote: shown as pictures, named, written back.
+"""The folder that ``attpc-export find-clusters`` wrote: shown as pictures, named, written back.
 
 The names stand in its ``clusters.yaml``, where ``attpc-export name-clusters`` looks for them.
 """

@@ -74,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--list", type=Path, metavar="CSV", help="events to show: a table with run and event")
     add("--compare", type=Path, metavar="DIR", help="another output folder with the same events")
-    add("--clusters", type=Path, metavar="DIR", help="folder of attpc-export clusters, to name")
+    add(
+        "--clusters", type=Path, metavar="DIR", help="folder of attpc-export find-clusters, to name"
+    )
     add(
         "--repeats",
         type=float,
@@ -170,7 +172,7 @@ def make_session(options: argparse.Namespace, seed: int = 1) -> Session:
         raise UsageError(f"--classes {' '.join(classes)}: give two to nine different names")
     if UNSURE in classes:
         raise UsageError(f"--classes: {UNSURE!r} is there anyway")
-    suggester = Suggester(catalogue, options.refit_every)
+    suggester = Suggester(catalogue, options.refit_every, classes)
     flips = None if options.compare is None else compare_with(catalogue, options.compare)
     listed = [] if options.list is None else _read_list(options.list, catalogue)
     reader = EventReader(catalogue, detector, contract.hits, contract.clean, config)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-#: Labels that every class needs before a head is fitted on them.
+#: Labels that a class needs to be known to the head.
 _FEWEST_LABELS = 3
 _INVERSE_REGULARISATION = 0.1
 #: Of so many times as many uncertain events as are wanted, those most unlike each other are taken.
@@ -27,6 +27,7 @@ def rank_events(
     scores: NDArray[np.float32],
     label: NDArray[np.int64],
     n_wanted: int,
+    n_needed: int,
 ) -> NDArray[np.int64]:
     """Rows of the events whose labels would help most, the best one first.
 
@@ -40,6 +41,8 @@ def rank_events(
         Class of each labelled event; -1: no label yet; -2: not to be chosen either.
     n_wanted : int
         How many rows.
+    n_needed : int
+        Classes that need labels before a head is fitted on them.
     """
     try:
         from attpc_export.heads.linear import fit_head
@@ -47,9 +50,11 @@ def rank_events(
     except ImportError:
         return choose_diverse(latent, scores, label != -1, n_wanted)
     labelled = np.flatnonzero(label >= 0)
-    counts = np.bincount(label[labelled], minlength=2)
-    if (counts >= _FEWEST_LABELS).all():
-        head = fit_head(latent[labelled], label[labelled], _INVERSE_REGULARISATION)
+    known = np.flatnonzero(np.bincount(label[labelled]) >= _FEWEST_LABELS)
+    if len(known) >= n_needed:
+        labelled = labelled[np.isin(label[labelled], known)]
+        target = np.searchsorted(known, label[labelled])
+        head = fit_head(latent[labelled], target, _INVERSE_REGULARISATION)
         scores = _softmax(head.logits(latent)).astype(np.float32)
     chosen = choose_events(latent, scores, label != -1, n_wanted)
     return np.array([suggestion.row for suggestion in chosen], np.int64)
@@ -99,7 +104,13 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def main(source: Path, target: Path) -> None:
     """Read what there is, rank, and write the rows."""
     with np.load(source) as held:
-        rows = rank_events(held["latent"], held["scores"], held["label"], int(held["n_wanted"]))
+        rows = rank_events(
+            held["latent"],
+            held["scores"],
+            held["label"],
+            int(held["n_wanted"]),
+            int(held["n_needed"]),
+        )
     np.save(target, rows)
 
 

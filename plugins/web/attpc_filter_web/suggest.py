@@ -5,8 +5,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ class Suggester:
         The events, with latents or at least scores.
     every : int
         The ranking is made anew after so many more labels.
+    classes : sequence of str, optional
+        Labels that can be given; the model's classes if left out.
 
     Attributes
     ----------
@@ -37,12 +40,13 @@ class Suggester:
         Why it could not be made last time; empty if it could.
     """
 
-    def __init__(self, catalogue: Catalogue, every: int) -> None:
+    def __init__(self, catalogue: Catalogue, every: int, classes: Sequence[str] = ()) -> None:
         self.ranking: list[int] = []
         self.n_made = 0
         self.error = ""
         self._catalogue = catalogue
         self._every = every
+        self._classes = list(classes) or catalogue.classes
         self._n_labels = -every
         self._thread: threading.Thread | None = None
         self._rows = np.flatnonzero(catalogue.is_scored & catalogue.can_label)
@@ -73,7 +77,7 @@ class Suggester:
             self._thread.join(seconds)
 
     def _label(self, labels: Mapping[int, str]) -> NDArray[np.int64]:
-        classes = self._catalogue.classes
+        classes = self._classes
         label = np.full(len(self._catalogue), -1, np.int64)
         for row, name in labels.items():
             label[row] = classes.index(name) if name in classes else -2
@@ -84,7 +88,10 @@ class Suggester:
         latent = scores if self._catalogue.latent is None else self._catalogue.latent[self._rows]
         with tempfile.TemporaryDirectory(prefix="attpc-filter-") as folder:
             source, target = Path(folder) / "in.npz", Path(folder) / "out.npy"
-            np.savez(source, latent=latent, scores=scores, label=label, n_wanted=_N_RANKED)
+            # with the model's own classes its scores are better than a head that lacks some
+            needed = len(self._classes) if self._classes == self._catalogue.classes else 2
+            columns: dict[str, Any] = {"latent": latent, "scores": scores, "label": label}
+            np.savez(source, **columns, n_wanted=_N_RANKED, n_needed=needed)
             command = [
                 *(sys.executable, "-m", "attpc_filter_web.refit"),
                 *(str(source), str(target), str(os.getpid())),

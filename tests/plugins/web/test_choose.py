@@ -132,6 +132,20 @@ def test_taken_events_are_not_ranked() -> None:
     label = np.full(300, -1, np.int64)
     label[:40] = rng.integers(0, 2, 40)
     label[40:60] = -2  # unsure
-    ranked = rank_events(latent, scores, label, 30)
+    ranked = rank_events(latent, scores, label, 30, 2)
     assert len(ranked) == len(set(ranked.tolist())) == 30
     assert (ranked >= 60).all()
+
+
+def test_the_head_is_fitted_on_the_labels() -> None:
+    pytest.importorskip("attpc_export", reason="needs export")
+    # by the stored scores the events around x = 2 are uncertain, by the labels those around x = 0
+    rng = np.random.default_rng(6)
+    latent = rng.uniform(-3, 3, (2000, 2)).astype(np.float32)
+    shares = 1 / (1 + np.exp(-8 * (latent[:, 0] - 2)))
+    scores = np.stack([shares, 1 - shares], axis=1).astype(np.float32)
+    label = np.full(2000, -1, np.int64)
+    label[:100] = latent[:100, 0] > 0
+    assert abs(latent[rank_events(latent, scores, label, 20, 2), 0]).mean() < 0.5
+    label[:100] = np.where(label[:100] == 1, 1, -2)  # one class alone: the stored scores stay
+    assert abs(latent[rank_events(latent, scores, label, 20, 2), 0] - 2).mean() < 0.5

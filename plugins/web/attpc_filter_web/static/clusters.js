@@ -8,7 +8,7 @@ async function start() {
   showHeader(setup);
   const clusters = await get("/api/clusters");
   if (!clusters.length) {
-    byId("clusters").append(make("p", {}, "Start attpc-filter label with --clusters DIR, a folder of attpc-export clusters."));
+    byId("clusters").append(make("p", {}, "Start attpc-filter label with --clusters DIR, a folder of attpc-export find-clusters."));
     return;
   }
   const tiles = [];
