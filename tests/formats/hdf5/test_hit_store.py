@@ -6,6 +6,7 @@ with the miniatures' truth; what comes of scoring it, with what comes of scoring
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,30 @@ def test_small_and_identical_on_the_shared_runs(tmp_path: Path) -> None:
     assert run(store, "--out", tmp_path / "b") == 0
     name = "tags/run_0102.parquet"
     assert same_tables(tmp_path / "a" / name, tmp_path / "b" / name)
+
+
+@pytest.mark.parametrize("layout", ["merger_1.0", "spyral_cloud"])
+def test_hits_of_a_tilted_beam_are_turned_once(
+    layout: str,
+    tmp_path: Path,
+    counter_model: Path,
+    miniature: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    beam = {"tilt_deg": 6.2, "x_mm": 10.0}
+    detector = write_attpc(tmp_path / "d", beam=beam)
+    options = ["--model", counter_model, "--keep-hits", "--streams", "none", "--no-picture"]
+    first = [*options, "--out", tmp_path / "first", "--detector", detector]
+    assert run(miniature(layout), *first) == 0
+    store = next((tmp_path / "first" / "hits").iterdir())
+    again = ["--model", counter_model, "--streams", "none", "--no-picture"]
+    same = [*again, "--out", tmp_path / "again", "--detector", detector]
+    assert run(store, *same) == 0
+    tables = [next((tmp_path / out / "tags").iterdir()) for out in ("first", "again")]
+    before, after = map(read_tag_table, tables)
+    for event, row in before.items():
+        if row["tag"] != "passthrough":
+            assert after[event] | {"run": 0} == row | {"run": 0}
+    capsys.readouterr()
+    assert run(store, *again, "--out", tmp_path / "other") == 2
+    assert "made with another detector" in capsys.readouterr().err
