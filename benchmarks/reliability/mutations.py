@@ -1,9 +1,9 @@
 """Damages files of every kind at random and says what comes of reading them.
 
 Run files of all layouts, hit stores, tag tables, latents, head files, models, options, detectors,
-manifests and frames of GET are changed: bits flipped, bytes set, runs zeroed, blocks doubled or
-swapped,
-or removed, ends cut off. A worker process with limited memory and time reads each. It must end in
+manifests and frames of GET are changed: bits flipped, bytes set, runs zeroed, blocks doubled,
+swapped or removed, ends cut off. A worker process with limited memory and time reads each. It must
+end in
 
 - *clean*: one line that names the file, or events that say why they cannot be read;
 - *same*: all was read as it was written;
@@ -86,7 +86,7 @@ def mutate(content: bytes, chance: random.Random) -> tuple[str, bytes]:
 
 def outcome(subject: Any, folder: Path, truth: dict[str, str]) -> tuple[str, str]:
     """What comes of reading a damaged folder, in a word, and the message if there is one."""
-    from subjects import REFUSED
+    from subjects import REFUSED, UNCHECKED
 
     from attpc_filter.errors import AttpcFilterError
 
@@ -102,10 +102,12 @@ def outcome(subject: Any, folder: Path, truth: dict[str, str]) -> tuple[str, str
     if any("\n" in reason for reason in reasons):
         return "UNCLEAR", "; ".join(reasons)
     read = {key: text for key, text in found.items() if not text.startswith(REFUSED)}
-    if any(truth.get(key) != text for key, text in read.items()) or (
-        not reasons and set(found) != set(truth)
-    ):
-        return "other", ""
+    other = {key for key, text in read.items() if truth.get(key) != text}
+    if not reasons:
+        other |= set(truth) - set(found)
+    if other:
+        checked = subject.protected and any(not key.startswith(UNCHECKED) for key in other)
+        return ("OTHER THOUGH CHECKED" if checked else "other"), ", ".join(sorted(other))
     return ("clean", reasons[0]) if reasons else ("same", "")
 
 
@@ -206,8 +208,6 @@ def campaign(
             kind, content = mutate((folder / subject.file).read_bytes(), chance)
             (folder / subject.file).write_bytes(content)
             word, text = worker.read(subject.name, folder)
-            if word == "other" and subject.protected:
-                word = "OTHER THOUGH CHECKED"
             counts.setdefault(subject.name, Counter())[word] += 1
             if word in BAD:
                 bad.append(f"{index}: {subject.name}, {kind}: {word}: {text}")

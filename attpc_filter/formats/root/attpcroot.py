@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from attpc_filter.errors import InputError
 from attpc_filter.formats.points import pad_numbers, require_finite
-from attpc_filter.formats.root.attpcroot_bytes import EventWalker, Items, ListFinder, open_clones
+from attpc_filter.formats.root.attpcroot_bytes import EventWalker, Items, ListFinder
+from attpc_filter.formats.root.blocks import open_clones
 from attpc_filter.formats.root.file import ROOT_ERRORS, BranchReader, RootFile, Span, one_line
 from attpc_filter.formats.root.layout import Wanted
 from attpc_filter.formats.root.run import RootRun

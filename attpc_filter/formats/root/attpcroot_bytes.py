@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attpc_filter.formats.root import kernels
+from attpc_filter.formats.root.blocks import number, open_block, open_clones
 from attpc_filter.formats.root.file import Span
 from attpc_filter.formats.root.layout import (
     Classes,
@@ -27,7 +28,6 @@ from attpc_filter.formats.run import UnreadableEvent
 _EVENT_FIELDS = {"event_id": Wanted((("fEventID",),), 0, required=False)}
 _MEMBER_WISE = 0x4000
 _BYPASS = 1 << 12  # bit of a TClonesArray: its objects lie member by member
-_CLONES_NAME = b"\x0cTClonesArray\0"
 _NEW_CLASS = b"\xff\xff\xff\xff"
 _MOST_OBJECTS = 100_000  # in an entry (the pad plane has 10,240 pads); more: a damaged count
 _LONGEST_NAME = 200
@@ -232,7 +232,7 @@ class ListFinder:
         UnreadableEvent
             If the bytes are damaged, or of a class that cannot be read.
         """
-        end, list_version = _open_block(span, at, limit, f"list of {self._item_class}")
+        end, list_version = open_block(span, at, limit, f"list of {self._item_class}")
         at += 6
         if list_version & _MEMBER_WISE:
             self._find_members(span, at, end, n_lists, items)
@@ -287,7 +287,7 @@ class ListFinder:
         )
         self._require(found >= 0, _WHY[-min(found, -1)].format(member="an object"))
         if found:
-            info = self._info(self._item_class, _number(span, int(begins[0]) + 4, 2))
+            info = self._info(self._item_class, number(span, int(begins[0]) + 4, 2))
             items.add_objects(info, begins[:found], stops[:found], items.take_rows(int(found)))
 
     def _find_members(
@@ -295,13 +295,13 @@ class ListFinder:
     ) -> None:
         """Find objects that lie member by member; the version stands once, before all lists."""
         self._require(at + 2 <= end, "it has no version")
-        version = _number(span, at, 2)
+        version = number(span, at, 2)
         at += 2 if version else 6  # a checksum instead of a version: the only one is taken
         info = self._info(self._item_class, version)
         done = 0
         while at < end if n_lists is None else done < n_lists:
             self._require(at + 4 <= end, _WHY[kernels.OVERRUN].format(member="it"))
-            count = _number(span, at, 4)
+            count = number(span, at, 4)
             at += 4
             self._require(count <= _MOST_OBJECTS, f"{count:,} objects: a damaged count")
             if count:
@@ -363,7 +363,7 @@ class EventWalker:
             raise UnreadableEvent(f"a TClonesArray of {kind!r}, expected {self._event_class}")
         if at + 8 > end:
             raise UnreadableEvent("the TClonesArray is cut short")
-        count = _number(span, at, 4)
+        count = number(span, at, 4)
         at += 8
         if count > _MOST_OBJECTS:
             raise UnreadableEvent(f"a TClonesArray of {count:,} events: a damaged count")
@@ -380,7 +380,7 @@ class EventWalker:
 
     def event(self, span: Span, at: int, limit: int, items: Items) -> int:
         """Walk an event that is led by its byte count and version; returns where it ends."""
-        end, version = _open_block(span, at, limit, self._event_class)
+        end, version = open_block(span, at, limit, self._event_class)
         at = self._step(span, at, end, version, 1, items, head=True)
         self._lists.find(span, at, end, version, 1, items)
         return end
@@ -423,37 +423,6 @@ class EventWalker:
         return after
 
 
-def open_clones(span: Span) -> tuple[str, int, int, int]:
-    """Read the head of a TClonesArray.
-
-    Returns
-    -------
-    kind : str
-        Class and version of what it holds: ``AtRawEvent;7``.
-    at, end : int
-        Where the head ends, and the array.
-    bits : int
-        Its bits.
-
-    Raises
-    ------
-    UnreadableEvent
-        If it is none.
-    """
-    at = span.start
-    if span.data[at : at + len(_CLONES_NAME)].tobytes() == _CLONES_NAME:
-        at += len(_CLONES_NAME)  # some branches lead each object with the name of its class
-    end, _ = _open_block(span, at, span.stop, "TClonesArray")
-    at += 6
-    if at + 10 > end:
-        raise UnreadableEvent("the TClonesArray is cut short")
-    bits = _number(span, at + 6, 4)
-    at += 12 if bits & kernels.REFERENCED else 10
-    _, at = _text(span, at, end)
-    kind, at = _text(span, at, end)
-    return kind, at, end, bits
-
-
 def _walk(
     data: NDArray[np.uint8], part: _Members, program: Program, words: NDArray[np.int64]
 ) -> int:
@@ -473,29 +442,3 @@ def _walk(
 def _why(status: int, program: Program) -> str:
     step, reason = divmod(-int(status), 16)
     return _WHY[reason].format(member=program.members[step])
-
-
-def _open_block(span: Span, at: int, limit: int, what: str) -> tuple[int, int]:
-    """Where the block at ``at`` ends, and the version that it begins with."""
-    if at + 6 > limit:
-        raise UnreadableEvent(f"{what}: it is cut short")
-    head = _number(span, at, 4)
-    if head >> 30 != 1:
-        raise UnreadableEvent(f"{what}: it has no byte count")
-    end = at + 4 + (head & 0x3FFFFFFF)
-    if not at + 6 <= end <= limit:
-        raise UnreadableEvent(f"{what}: it reaches beyond its end")
-    return end, _number(span, at + 4, 2)
-
-
-def _number(span: Span, at: int, size: int) -> int:
-    return int.from_bytes(span.data[at : at + size].tobytes(), "big")
-
-
-def _text(span: Span, at: int, limit: int) -> tuple[str, int]:
-    """A short TString, and where it ends."""
-    length = int(span.data[at]) if at < limit else 255
-    stop = at + 1 + length
-    if length == 255 or stop > limit:
-        raise UnreadableEvent("the TClonesArray is cut short")
-    return span.data[at + 1 : stop].tobytes().decode("ascii", "replace"), stop
