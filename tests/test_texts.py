@@ -1,6 +1,7 @@
 """Texts from strangers: what is printed of them, and what is read of them."""
 
 import json
+import os
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ from attpc_filter.config import make_config
 from attpc_filter.errors import UsageError
 from attpc_filter.rebuild.detector_file import read_detector
 from attpc_filter.texts import read_json, shown
+from tests import miniatures
 from tests.conftest import Cli
 
 
@@ -37,6 +39,20 @@ def test_names_have_no_power_over_a_terminal(name: str, tmp_path: Path, cli: Cli
     assert ended.status == 2
     assert shown(name) in ended.the_error()
     assert "\x1b" not in ended.err
+
+
+def test_names_of_files(tmp_path: Path, cli: Cli, counter_model: Path) -> None:
+    strange = tmp_path / "run_0002_\x1b[31mx[bold]\n.h5"
+    for path in (strange, tmp_path / os.fsdecode(b"run_0001_\xff.h5")):
+        miniatures.write_run("merger_1.0", path)
+    found = sorted(tmp_path.glob("run_*.h5"))
+    ended = cli("run", *found, "--out", tmp_path / "out", "--model", counter_model, "--threads", 1)
+    assert ended.status == 2
+    assert ended.the_error().endswith(
+        r"run_0001_\xff.h5: a name in its path is no UTF-8 text; rename it"
+    )
+    assert "\x1b" not in ended.err + ended.out
+    assert (tmp_path / "out" / "tags" / strange.with_suffix(".parquet").name).exists()
 
 
 def _bomb(n: int) -> str:

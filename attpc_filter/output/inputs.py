@@ -65,10 +65,13 @@ def _what_is_wrong(path: Path, out: Path, root: RootOptions | None, follow_links
     try:
         if out.resolve() in path.resolve().parents:
             return f"--out {out}: the input {path} lies in it; choose another folder"
+        str(path.resolve()).encode()
         require_known(path, root, follow_links)
     except InputError as error:
         _log.debug("%s: refused", path, exc_info=True)
         return str(error)
+    except UnicodeEncodeError:  # tables, manifests and streams could not say where they are from
+        return f"{path}: a name in its path is no UTF-8 text; rename it"
     except ValueError as error:  # a null byte in the name
         return f"{path!r}: {error}"
     except RuntimeError:

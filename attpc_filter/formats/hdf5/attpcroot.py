@@ -36,7 +36,7 @@ class HitRun(Hdf5Run):
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         with translated:
             table = h5o.open(group, name, lapl=LINK_ACCESS)
-            held = list(h5py.Group(table)) if isinstance(table, h5g.GroupID) else None
+            held = names_in(table) if isinstance(table, h5g.GroupID) else None
         if held is not None:
             if "HitArray" not in held:
                 raise UnreadableEvent(f"no HitArray; it holds {', '.join(held) or 'nothing'}")

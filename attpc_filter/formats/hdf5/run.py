@@ -20,6 +20,7 @@ from attpc_filter.formats.hdf5.file import HDF5_ERRORS, MOST_ROWS, large_metadat
 from attpc_filter.formats.hdf5.link_kernels import UsualEvent
 from attpc_filter.formats.run import Allocate, Events, Run, UnreadableEvent, allocate_new
 from attpc_filter.records import N_HARDWARE_COLUMNS, Record
+from attpc_filter.texts import shown
 
 #: Memory for the links of a large group while a million events are listed.
 _LISTING_CACHE_BYTES = 8 << 20
@@ -184,7 +185,7 @@ class Hdf5Run(Hdf5File):
         try:
             return Record(event, name, **self._read(self.event_group, name.encode(), allocate))
         except UnreadableEvent as error:
-            return Record(event, name, reason=str(error))
+            return Record(event, name, reason=shown(str(error)))
 
 
 class TraceRun(Hdf5Run):

@@ -94,3 +94,12 @@ def test_names_that_are_no_text_go_along(layout: str, mode: StreamMode, tmp_path
     with open_run(tmp_path / "out.h5") as run:
         assert run.events == events
         assert run.file.id.links.exists(b"\xff\xfe")
+
+
+def test_a_reason_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "run_0001.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Event_[3]")
+        h5py.h5g.create(group.id, b"\xff\x1b")
+    with open_run(path) as run:
+        assert run.read(*run.events[0]).reason == r"no HitArray; it holds \xff\x1b"
