@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "read, rebuild, score and tag run files; write tags and streams",
     "plan": "list the parts of many runs, for many processes or a cluster",
     "join": "join parts into the tables, streams and books of one run",
+    "slurm": "scripts that do the parts on a cluster with Slurm, and join them",
     "status": "how far an output folder is: parts or runs done, running, failed",
     "inspect": "what kind of file, which events, sizes; a picture of an event",
     "retag": "new thresholds: tags anew from the stored scores, without the raw data",
