@@ -130,8 +130,8 @@ def to_csv(
     rows = decide(answers, keep_unsure)
     names = sorted({name for row in rows for name in row.by}) if by_labeller else []
     file = io.StringIO()
-    file.write(f"# labels by {len({a.labeller for a in answers})} labellers,")
-    file.write(f" {len(answers)} answers, written by attpc-filter label\n")
+    file.write(f"# labellers: {len({a.labeller for a in answers})}, answers:")
+    file.write(f" {len(answers)}, written by attpc-filter label\n")
     for context in contexts:
         file.write(
             f"# model {_one_line(context.model)} {context.model_sha256[:16]}, detector"

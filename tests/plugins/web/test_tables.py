@@ -21,7 +21,7 @@ def test_attpc_export_reads_the_table(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     for by_labeller in (False, True):
         path.write_text(to_csv(*merge([store]), by_labeller=by_labeller))
-        assert path.read_text().startswith("# labels by 3 labellers")
+        assert path.read_text().startswith("# labellers: 3, answers: 4")
         table = read_labels([path], ["noise", "proton"], "")
         assert {key: row.label for key, row in table.items()} == {(7, 3): 1, (7, 4): 0}
 
