@@ -16,6 +16,7 @@ from attpc_filter.cli import COMMANDS
 from attpc_filter.config import default_of, example_yaml, option_type, options_by_group
 from attpc_filter.formats.hdf5 import hit_store
 from attpc_filter.output import head_file, latents, manifest, tag_table
+from attpc_filter.parts import parts_list, result, work
 from attpc_filter.rebuild import clean, detector, hits, point_set, projection
 from attpc_filter.score import bundle
 
@@ -62,6 +63,9 @@ def page() -> str:
         f"Tags beside the classes: `{tag.UNCERTAIN}`, `{tag.UNREADABLE}`, `{tag.PASSTHROUGH}`.\n",
         f"## Hit store\n\n{inspect.getdoc(hit_store)}\n",
         f"## Latents\n\n{inspect.getdoc(latents)}\n",
+        f"## List of parts\n\n{inspect.getdoc(parts_list)}\n",
+        f"## Folder of a part\n\n{inspect.getdoc(work)}\n",
+        f"## Result of a part\n\n{inspect.getdoc(result)}\n",
         f"## Head file\n\n{inspect.getdoc(head_file)}\n",
         f"## Model bundle\n\n{inspect.getdoc(bundle)}\n",
         *map(

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
@@ -82,8 +83,8 @@ class SlurmCluster:
         )
         (self.folder / "slurm.conf").write_text(settings)
         munge = self.folder / "munge"
-        files = ("key", "socket", "pid", "log", "seed")
-        self._start("munged", "--foreground", "--force", *_munge_options(munge, files))
+        files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "log", "seed")]
+        self._start("munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files)
         _wait_for((munge / "socket").exists)
         self._start("slurmctld", "-D", "-c")
         self._start("slurmd", "-D", "-c")
@@ -120,11 +121,6 @@ class SlurmCluster:
             )
 
 
-def _munge_options(folder: Path, names: tuple[str, ...]) -> list[str]:
-    options = {"key": "key-file", "socket": "socket", "pid": "pid-file", "log": "log-file"}
-    return [f"--{options.get(name, 'seed-file')}={folder / name}" for name in names]
-
-
 def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -132,9 +128,9 @@ def _free_port() -> int:
         return port
 
 
-def _wait_for(condition: "object", seconds: float = 30) -> None:
+def _wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"not so within {seconds:.0f} s")
         time.sleep(0.2)
