@@ -13,6 +13,7 @@ and labelled runs.
 import argparse
 import contextlib
 import csv
+import http.client
 import json
 import os
 import random
@@ -24,7 +25,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,7 +213,7 @@ def kills(work: Path, times: int = 100) -> None:
                 sent = row
                 row = server.answer(row)["task"]["row"]
                 acknowledged.add(sent)
-        except (urllib.error.URLError, ConnectionError, json.JSONDecodeError, OSError):
+        except (OSError, http.client.HTTPException, json.JSONDecodeError):
             pass
         timer.join()
         server.process.wait()
