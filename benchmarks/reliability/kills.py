@@ -196,9 +196,10 @@ def two_at_once(words: Sequence[str], out: Path, after_s: float) -> None:
 
 
 def campaign(
-    count: int, chance: random.Random, place: Path, modes: Sequence[str]
+    count: int, chance: random.Random, place: Path, modes: Sequence[str], seconds_at_most: float
 ) -> list[dict[str, Any]]:
-    """Kill so many times; a row a kill, with what became of the folder."""
+    """Kill so many times, or until the time is over; what became of each folder."""
+    end = time.monotonic() + seconds_at_most
     table = scenarios(place)
     wanted: dict[str, dict[str, Any]] = {}
     starts: dict[str, Path] = {}
@@ -224,6 +225,8 @@ def campaign(
     chance.shuffle(points)
     rows = []
     for number in range(count):
+        if time.monotonic() > end:
+            break
         mode = modes[number % len(modes)] if number % 4 == 3 else "crash point"
         mode = mode if mode in modes else modes[0]
         scenario, nth = points[number % len(points)]
@@ -270,12 +273,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=40, help="kills (default: 40)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="write a row for each kind of kill")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end by then")
     parser.add_argument("--modes", nargs="+", default=list(_MODES), choices=_MODES)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="attpc-filter-kills-") as folder:
         place = Path(folder) / "campaign"
         place.mkdir()
-        rows = campaign(options.count, random.Random(options.seed), place, options.modes)
+        chance = random.Random(options.seed)
+        rows = campaign(options.count, chance, place, options.modes, options.minutes * 60)
     bad = [row for row in rows if row["status"] or row["differs"]]
     if options.csv is not None:
         killed = [row for row in rows if "not reached" not in row["where"]]

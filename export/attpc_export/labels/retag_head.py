@@ -18,6 +18,7 @@ from attpc_export.heads.cross_validation import (
 )
 from attpc_export.heads.linear import Head, fit_head
 from attpc_filter.errors import InputError, UsageError
+from attpc_filter.output.folder import settle
 from attpc_filter.output.head_file import write_head
 from attpc_filter.output.latents import read_latents
 from attpc_filter.output.manifest import read_manifest
@@ -180,10 +181,13 @@ def load_latents(folders: Sequence[Path]) -> LatentEvents:
         models.
     InputError
         If a table cannot be read.
+    OutputError
+        If a commit that a command left unfinished there cannot be finished.
     """
     parts: list[LatentEvents] = []
     where: dict[int, Path] = {}
     for folder in folders:
+        settle(folder)
         entries = [entry for entry in read_manifest(folder).runs if not entry.error]
         if not entries:
             raise UsageError(f"{folder}: no run in it was filtered, so there are no latents")

@@ -2,7 +2,8 @@
 
 Spyral catches errors outside its loop over runs, and its phases ask a failed predecessor for an
 artifact that is not there: one bad run would end all that follow in its process. So a run that
-cannot be filtered leaves an artifact of the right kind without events, and an error in the log.
+cannot be filtered leaves an artifact of the right kind without events, and an error in the log. If
+an earlier job made a good artifact of this run, that one stays, and the error says so.
 """
 
 import contextlib
@@ -55,6 +56,8 @@ from spyral.core.status_message import StatusMessage
 #: Spyral's log files take what is logged below its own name.
 _LOG = "spyral.attpc_filter"
 _MODEL_NAME = "model.onnx"
+#: Attribute of an artifact without events: why its run could not be filtered.
+_FAILED = "attpc_filter_failed"
 _MOST_STEPS = 100
 _MOST_WARNINGS = 5
 
@@ -123,32 +126,37 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
             if source is None or not payload.successful:
                 raise InputError(f"the phase before left no {self.artifact}")
             self._filter(number, source, output, workspace_path, msg_queue)
-            self._check_output(output, number)
         except EmptyRunError as error:
             self._hand_on(number, source, output, error)
         except AttpcFilterError as error:
-            spyral_error(
-                _LOG, f"{self}: run {number}: {error}. Later phases get none of its events."
-            )
-            self._write_without_events(output)
+            self._fail(number, output, str(error))
         except Exception as error:  # noqa: BLE001  would end the runs that follow
             spyral_except(_LOG, error)
-            spyral_error(
-                _LOG,
-                f"{self}: run {number}: unexpected {type(error).__name__}. Later phases get none"
-                " of its events.",
-            )
-            self._write_without_events(output)
+            self._fail(number, output, f"unexpected {type(error).__name__}")
         return result
 
+    def _fail(self, number: int, output: Path, why: str) -> None:
+        """Log why a run failed; leave the artifact of an earlier job, or one without events."""
+        if _is_good(output):
+            spyral_error(
+                _LOG,
+                f"{self}: run {number}: {why}. {output} of an earlier job stays, and later phases"
+                " read that; remove it if it is not wanted.",
+            )
+            return
+        spyral_error(_LOG, f"{self}: run {number}: {why}. Later phases get none of its events.")
+        with write_whole(output) as partial, h5py.File(partial, "w") as file:
+            file.attrs[_FAILED] = why
+            self._write_without_events(file)
+
     @abstractmethod
-    def _write_without_events(self, path: Path) -> None:
-        """Write an artifact that the next phase opens and finds empty."""
+    def _write_without_events(self, file: h5py.File) -> None:
+        """Write what the next phase needs to find no events."""
 
     def _finish(self, path: Path, source: Path) -> None:
         """Make the artifact what the next phase would see without the filter."""
 
-    def _check_output(self, path: Path, number: int) -> None:
+    def _check(self, path: Path, number: int) -> None:
         """Raise InputError if the next phase could not open the artifact."""
 
     def _look_at(self, batch: Batch) -> list[str]:
@@ -196,6 +204,10 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                 executor = stack.enter_context(start_executor(plan))
             progress = _Progress(msg_queue, self.name, number, len(run.events))
 
+            def finish(path: Path) -> None:
+                self._finish(path, source)
+                self._check(path, number)
+
             def look_at(batch: Batch) -> None:
                 warnings.extend(self._look_at(batch))
                 progress.advance(len(batch.records))
@@ -210,7 +222,7 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
                 mode=self.mode,
                 number=number,
                 on_batch=look_at,
-                finish=lambda path: self._finish(path, source),
+                finish=finish,
             )
             device = executor.device
         for warning in warnings[:_MOST_WARNINGS]:
@@ -233,10 +245,9 @@ class _TaggingPhase(PhaseLike):  # type: ignore[misc]  # Spyral is not typed
         try:
             with write_whole(output) as partial:
                 shutil.copyfile(source, partial)
-            self._check_output(output, number)
+                self._check(partial, number)
         except (OSError, AttpcFilterError) as failure:
-            spyral_error(_LOG, f"{self}: run {number}: {error}; {failure}")
-            self._write_without_events(output)
+            self._fail(number, output, f"{error}; {failure}")
         else:
             spyral_warn(_LOG, f"{self}: run {number}: {error}: handed on as it is")
 
@@ -283,19 +294,18 @@ class TraceFilterPhase(_TaggingPhase):
             if int(own) >= int(attributes["attpc_filter_last_event"]):
                 attributes.modify("max_event", own)
 
-    def _check_output(self, path: Path, number: int) -> None:
+    def _check(self, path: Path, number: int) -> None:
         try:
             reader = create_reader(path, number)
         except Exception as error:
-            raise InputError(f"{path}: Spyral's reader cannot open it: {error!r}") from error
+            raise InputError(f"Spyral's reader cannot open it: {error!r}") from error
         if reader is None:
-            raise InputError(f"{path}: Spyral has no reader for traces of this layout")
+            raise InputError("Spyral has no reader for traces of this layout")
         reader.file.close()
 
-    def _write_without_events(self, path: Path) -> None:
-        with write_whole(path) as partial, h5py.File(partial, "w") as file:
-            events = file.create_group("events")
-            events.attrs.update({"version": "libattpc_merger:1.0", "min_event": 0, "max_event": 0})
+    def _write_without_events(self, file: h5py.File) -> None:
+        events = file.create_group("events")
+        events.attrs.update({"version": "libattpc_merger:1.0", "min_event": 0, "max_event": 0})
 
 
 class FilterPhase(_TaggingPhase):
@@ -347,9 +357,8 @@ class FilterPhase(_TaggingPhase):
             if self.keep is None or batch.tags[index] in self.keep
         ]
 
-    def _write_without_events(self, path: Path) -> None:
-        with write_whole(path) as partial, h5py.File(partial, "w") as file:
-            file.create_group("cloud").attrs.update({"min_event": 0, "max_event": 0})
+    def _write_without_events(self, file: h5py.File) -> None:
+        file.create_group("cloud").attrs.update({"min_event": 0, "max_event": 0})
 
 
 class _Progress:
@@ -370,3 +379,12 @@ class _Progress:
         self._done += n_events
         for _ in range(self._done * self._steps // self._n_events - before):
             self._queue.put(self._message)
+
+
+def _is_good(path: Path) -> bool:
+    """Whether an artifact is one of a run that was filtered."""
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            return _FAILED not in file.attrs
+    except OSError:  # absent, or no artifact
+        return False

@@ -341,7 +341,7 @@ def small_chain(first: Any) -> list[Any]:
 
 
 BROKEN_TRACES = {
-    "text": "not an HDF5 file",
+    "text": "a text file, which is no event format",
     "truncated": "truncated",
     "of no format": "no known event format",
     "pytpc": "Spyral has no reader",
@@ -380,7 +380,7 @@ def test_broken_traces_do_not_end_the_other_runs(
     (error,) = messages(log, 2, "ERROR")
     assert BROKEN_TRACES[kind] in error
     assert "Later phases get none of its events" in error
-    assert not first.tag_table(2, ran.workspace).exists() or kind == "pytpc"
+    assert not first.tag_table(2, ran.workspace).exists()
     assert messages(log, 1, "ERROR") == messages(log, 3, "ERROR") == []
 
 
@@ -534,6 +534,45 @@ def test_a_tag_that_the_model_does_not_give(
     (error,) = messages(log, 1, "ERROR")
     assert "no 'protons'" in error
     assert "proton, carbon, noise, uncertain, unreadable" in error
+
+
+@pytest.mark.parametrize("failure", ["damaged", "unexpected", "no predecessor"])
+def test_a_second_run_that_fails_leaves_what_the_first_made(
+    failure: str,
+    tmp_path: Path,
+    counter_model: Path,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = miniatures.write_run("spyral_cloud", tmp_path / "run_0001.h5")
+    sound = path.read_bytes()
+    workspace = tmp_path / "workspace"
+    phase = FilterPhase(["proton"], Config(model=str(counter_model), streams="copy"))
+
+    def run() -> dict[str, bytes]:
+        run_phase(phase, {"pointcloud": path}, workspace, 1)
+        return {name: (workspace / name).read_bytes() for name in files_below(workspace)}
+
+    made = run()
+    assert {"Filter/run_0001.h5", "Filter/run_0001_tags.parquet"} < made.keys()
+    if failure == "damaged":
+        path.write_bytes(sound[:5000])
+    elif failure == "no predecessor":
+        path.unlink()
+    else:
+        monkeypatch.setattr(phase, "_look_at", lambda _: 1 / 0)
+    assert run() == made
+    error = messages(log, 1, "ERROR")[-1]
+    assert f"{workspace / 'Filter' / 'run_0001.h5'} of an earlier job stays" in error
+    monkeypatch.undo()
+    (workspace / "Filter" / "run_0001.h5").unlink()
+    path.write_bytes(sound[:5000])
+    run()  # nothing to keep: without events, and marked
+    with h5py.File(workspace / "Filter" / "run_0001.h5") as file:
+        assert set(file["cloud"]) == set()
+        assert "attpc_filter_failed" in file.attrs
+    run()  # that one is not taken for a good one
+    assert "Later phases get none of its events" in messages(log, 1, "ERROR")[-1]
 
 
 def test_an_unexpected_error_leaves_no_half_written_file(
