@@ -81,13 +81,13 @@ def files_of_run(path: Path) -> list[Path]:
 
 def one_path_a_run(paths: Sequence[Path]) -> list[Path]:
     """The paths without the ``.graw`` files of a run that an earlier path stands for already."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     kept = []
     for path in paths:
-        if path.resolve() not in seen:
+        if os.path.realpath(path) not in seen:  # unlike resolve, it stands a loop of links
             kept.append(path)
-            if path.is_file() and path.suffix == SUFFIX:
-                seen.update(file.resolve() for file in files_of_run(path))
+            if path.suffix == SUFFIX and os.path.isfile(path):
+                seen.update(os.path.realpath(file) for file in files_of_run(path))
     return kept
 
 

@@ -125,9 +125,10 @@ class TestOwnership:
         assert filtered(run).status == 0
         before = content(tmp_path / "out")
         run.write_bytes(run.read_bytes()[:5000])
-        assert filtered(run).status == 2
+        assert filtered(run, raw[1]).status == 2
         after = content(tmp_path / "out")
-        entry = read_manifest(tmp_path / "out").runs[0]
+        entry = read_manifest(tmp_path / "out").run_of("run_0005")
+        assert entry is not None
         assert entry.last_error
         assert not entry.error
         for name in before.keys() - {"manifest.json"}:

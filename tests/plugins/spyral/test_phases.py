@@ -345,7 +345,7 @@ BROKEN_TRACES = {
     "truncated": "truncated",
     "of no format": "no known event format",
     "pytpc": "Spyral has no reader",
-    "zero bytes": "not an HDF5 file",
+    "zero bytes": "an empty file",
 }
 
 
