@@ -31,10 +31,24 @@ _LOG = logging.getLogger("attpc_filter")
 
 
 def njit(*arguments: Any, **options: Any) -> Any:
-    """Compile as ``numba.njit`` does; without a cache if there is no folder for one."""
-    if options.get("cache") and folder() is None:
-        options["cache"] = False
-    return numba.njit(*arguments, **options)
+    """Compile as ``numba.njit`` does; without a cache if there is no folder for one.
+
+    numba compiles a kernel anew when its own file has changed. A kernel may be made of functions in
+    other files: here it is compiled anew when any file of kernels has changed.
+    """
+    if not options.get("cache"):
+        return numba.njit(*arguments, **options)
+    if folder() is None:
+        return numba.njit(*arguments, **options | {"cache": False})
+    compile_one = numba.njit(*arguments, **options)
+
+    def compile_and_cache(function: Callable[..., Any]) -> Any:
+        kernel = compile_one(function)
+        index = kernel._cache._cache_file  # numba has no public way to say what a kernel is made of
+        index._source_stamp = (index._source_stamp, _key())
+        return kernel
+
+    return compile_and_cache
 
 
 @cache
@@ -150,7 +164,7 @@ def _key() -> str:
         llvm.get_host_cpu_name(),
         features,
     ]
-    for source in sorted(_PACKAGE.glob("**/*kernels.py")):
+    for source in sorted(Path(__file__).parent.glob("**/*kernels.py")):
         stat = source.stat()
         parts.append(f"{source}:{stat.st_mtime_ns}:{stat.st_size}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

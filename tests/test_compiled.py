@@ -1,6 +1,7 @@
 """Compiled kernels: a folder is found or done without; jobs that start together share the work."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -134,3 +135,27 @@ def test_jobs_that_start_together_in_an_empty_cache_all_succeed(tmp_path: Path) 
     kept = len(list((tmp_path / "cache").glob("**/*.nbc")))
     assert kept > 3
     assert saved <= 2 * kept
+
+
+#: Compiles a small kernel, or takes it from the cache; says which.
+CACHED = """
+import os
+import sys
+sys.path.insert(0, os.environ["PYTHONPATH"])  # before the working folder
+import numpy as np
+from attpc_filter.rebuild.input_kernels import _hash
+_hash(*np.ones(4, np.float32))
+print(sum(_hash.stats.cache_hits.values()), sum(_hash.stats.cache_misses.values()))
+"""
+
+
+def test_a_change_in_one_file_of_kernels_compiles_those_of_the_others_anew(tmp_path: Path) -> None:
+    """A kernel is made of functions in several files; numba itself looks at its own file alone."""
+    sources = tmp_path / "attpc_filter"
+    shutil.copytree(ROOT / "attpc_filter", sources, ignore=shutil.ignore_patterns("__pycache__"))
+    where = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert in_a_process(CACHED, **where).stdout == "0 1\n"
+    assert in_a_process(CACHED, **where).stdout == "1 0\n"
+    other = sources / "rebuild" / "peak_kernels.py"
+    other.write_text(other.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    assert in_a_process(CACHED, **where).stdout == "0 1\n"

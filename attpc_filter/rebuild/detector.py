@@ -200,7 +200,7 @@ class Detector:
 
 
 def check_samples(n_samples: int) -> None:
-    """Raise ValueError unless traces of so many samples can be rebuilt."""
+    """Raise ValueError unless traces of this number of samples can be rebuilt."""
     if not FEWEST_SAMPLES <= n_samples <= MOST_SAMPLES:
         raise ValueError(
             f"n_samples: {n_samples} is not between {FEWEST_SAMPLES} and {MOST_SAMPLES}"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from attpc_filter.rebuild import kernels
+from attpc_filter.rebuild import kernels, signal_kernels
 from attpc_filter.rebuild.detector import (
     DEFAULT_SAMPLES,
     Detector,
@@ -111,16 +111,16 @@ def rebuild_hits(records: list[Record], detector: Detector, settings: HitSetting
         each = [rebuild_hits([record], detector, settings) for record in records]
         return join_hits(each)
     rows = [0 if record.traces is None else len(record.traces) for record in records]
-    room = sum(rows) * (settings.max_peaks if settings.mode == "multi" else 1)
+    most_hits = sum(rows) * (settings.max_peaks if settings.mode == "multi" else 1)
     # pad, x, y, z, time bucket, charge, integral: filled by the kernels, cut to size at the end
-    pad = np.empty(room, np.int32)
-    columns = np.empty((6, room), np.float32)
+    pad = np.empty(most_hits, np.int32)
+    columns = np.empty((6, most_hits), np.float32)
     offsets = np.empty(len(records) + 1, np.int64)
     traces = _one_matrix(matrices)
     n_samples = traces.shape[1] - N_HARDWARE_COLUMNS
     check_samples(n_samples)
     taps = baseline_taps(settings.baseline_window_scale, n_samples)
-    scratch = kernels.make_scratch(len(taps), n_samples)
+    scratch = signal_kernels.make_scratch(len(taps), n_samples)
     common = (
         traces,
         np.concatenate([[0], np.cumsum(rows)]),
@@ -240,12 +240,12 @@ def subtract_baseline(trace: NDArray[np.int16], window_scale: float) -> NDArray[
         Samples above the baseline [ADC], cut to integers.
     """
     taps = baseline_taps(window_scale, len(trace))
-    scratch = kernels.make_scratch(len(taps), len(trace))
-    kernels.signal_of_trace(
+    scratch = signal_kernels.make_scratch(len(taps), len(trace))
+    signal_kernels.signal_of_trace(
         np.ascontiguousarray(trace, np.int16),
         taps,
         len(trace) / window_scale,
-        -kernels.LARGE,
+        -signal_kernels.LARGE,
         scratch,
     )
     signal: NDArray[np.float32] = scratch.blocks.reshape(-1)[: len(trace)].astype(np.float32)

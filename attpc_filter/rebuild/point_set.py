@@ -1,11 +1,11 @@
-"""Hits to point sets: so many hits an event, as rows of numbers, for models that read hits."""
+"""Hits to point sets: a fixed number of hits an event, as rows of numbers."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.rebuild import kernels
+from attpc_filter.rebuild import input_kernels
 from attpc_filter.records import Hits
 
 #: Columns of a point: position [mm], log(1 + charge [ADC]), and 1 (0 where there is no hit).
@@ -81,7 +81,7 @@ def gather_points(
     points = None if buffer is None or len(buffer) < len(starts) else buffer[: len(starts)]
     if points is None:
         points = np.empty((len(starts), *settings.shape), np.float32)
-    kernels.gather_points(
+    input_kernels.gather_points(
         starts,
         stops,
         hits.x,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attpc_filter.rebuild import kernels
+from attpc_filter.rebuild import input_kernels
 from attpc_filter.records import Hits
 
 #: Axes that a view can join: x, y, z [mm], and r and phi about the beam axis [mm, rad].
@@ -94,7 +94,7 @@ def project(
         images = np.empty((len(starts), *settings.shape), np.float32)
     axes = np.array([[AXES.index(axis) for axis in view] for view in settings.views], np.int64)
     low, pixels_per_unit = axis_scales(settings)
-    kernels.project(
+    input_kernels.project(
         starts,
         stops,
         hits.x,

@@ -76,7 +76,7 @@ def gather_traces(
     Parameters
     ----------
     records : sequence of Record
-        The events, no more of them and of their traces than there is room for.
+        The events; not more events, and not more traces, than the batch holds.
     detector : Detector
         Traces of pads outside its plane give no hit. Its calibration goes to the graph.
     features : ndarray of float32

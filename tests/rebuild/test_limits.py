@@ -104,22 +104,22 @@ def test_the_least_that_settings_may_be() -> None:
     assert PointSetSettings(n_points=1, radius_mm=1e-9).shape == (1, 5)
 
 
-def test_given_room_is_used_from_its_beginning() -> None:
-    """Rows that are not asked for stay as they were; room that is too small is not used."""
+def test_given_buffer_is_used_from_its_beginning() -> None:
+    """Rows that are not asked for stay as they were; buffer that is too small is not used."""
     rows = np.array([[10, 20, 30, 40]], np.float32)
     hits = make_hits([rows, rows * 2])
     shown, points = ProjectionSettings(size=8), PointSetSettings(n_points=2)
     images = np.full((3, *shown.shape), -7, np.float32)
     sets = np.full((3, *points.shape), -7, np.float32)
-    made, gathered = project(hits, shown, room=images), gather_points(hits, points, room=sets)
+    made, gathered = project(hits, shown, buffer=images), gather_points(hits, points, buffer=sets)
     np.testing.assert_array_equal(made, project(hits, shown))
     np.testing.assert_array_equal(gathered, gather_points(hits, points))
-    for room, taken in ((images, made), (sets, gathered)):
-        np.testing.assert_array_equal(room[:2], taken)
-        assert np.shares_memory(room, taken)
-        assert (room[2] == -7).all()
+    for buffer, taken in ((images, made), (sets, gathered)):
+        np.testing.assert_array_equal(buffer[:2], taken)
+        assert np.shares_memory(buffer, taken)
+        assert (buffer[2] == -7).all()
     small = np.full((1, *shown.shape), -7, np.float32)
-    np.testing.assert_array_equal(project(hits, shown, room=small), made)
+    np.testing.assert_array_equal(project(hits, shown, buffer=small), made)
     assert (small == -7).all()
     exact = np.empty((2, *shown.shape), np.float32)
-    assert np.shares_memory(project(hits, shown, room=exact), exact)
+    assert np.shares_memory(project(hits, shown, buffer=exact), exact)

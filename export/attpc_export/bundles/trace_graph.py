@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attpc_filter.rebuild.hits import HitSettings, baseline_taps
-from attpc_filter.rebuild.kernels import BLOCK, NEAR_ADC
 from attpc_filter.rebuild.projection import ProjectionSettings, axis_scales
+from attpc_filter.rebuild.signal_kernels import BLOCK, NEAR_ADC
 from attpc_filter.rebuild.traces import PAD_FEATURES
 from attpc_filter.records import N_TIME_BUCKETS
 
