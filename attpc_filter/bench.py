@@ -269,12 +269,12 @@ def _look_at(run: Run) -> tuple[Sample, list[Record]]:
     held: list[Record] = []
     n_traces = n_bytes = held_bytes = used = 0
     n_columns = N_HARDWARE_COLUMNS + (run.n_samples or N_TIME_BUCKETS)
-    room = np.empty((_HELD_BYTES // (2 * n_columns), n_columns), np.int16)
+    buffer = np.empty((_HELD_BYTES // (2 * n_columns), n_columns), np.int16)
 
     def allocate(rows: int) -> NDArray[np.int16]:  # one behind the other, as in a job's buffers
         nonlocal used
         used += rows
-        return room[used - rows : used] if used <= len(room) else allocate_new(rows)
+        return buffer[used - rows : used] if used <= len(buffer) else allocate_new(rows)
 
     for record in run.records(allocate):
         matrix = record.points if record.traces is None else record.traces
@@ -293,14 +293,14 @@ def _look_at(run: Run) -> tuple[Sample, list[Record]]:
 def _in_parts(records: Sequence[Record]) -> list[list[Record]]:
     """Events in parts of as many traces as a job's buffers hold."""
     parts: list[list[Record]] = [[]]
-    room = BUFFER_TRACES
+    n_free = BUFFER_TRACES
     for record in records:
         size = 0 if record.traces is None else len(record.traces)
-        if parts[-1] and size > room:
+        if parts[-1] and size > n_free:
             parts.append([])
-            room = BUFFER_TRACES
+            n_free = BUFFER_TRACES
         parts[-1].append(record)
-        room -= size
+        n_free -= size
     return parts
 
 

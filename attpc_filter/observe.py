@@ -18,7 +18,7 @@ class Observer(Protocol):
         """An event could not be read or scored."""
 
     def advanced(self, n_events: int) -> None:
-        """So many more events have their tag."""
+        """``n_events`` more events have their tag."""
 
     def run_finished(self, outcome: RunOutcome) -> None:
         """A run is complete, or failed."""

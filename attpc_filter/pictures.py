@@ -42,7 +42,7 @@ def draw_summary(job: Job, outcomes: Sequence[RunOutcome]) -> Path:
     job : Job
         With the examples and scores that its runs left.
     outcomes : sequence of RunOutcome
-        What became of the runs.
+        The outcomes of the runs.
 
     Returns
     -------

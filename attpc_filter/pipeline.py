@@ -137,7 +137,7 @@ def suitable_executor(config: Config, n_bytes: int) -> Executor:
 def _run_job(
     paths: Sequence[Path], job: Job, observer: Observer, command: str, outcomes: list[RunOutcome]
 ) -> int:
-    """Filter the runs and append what became of each; gives the exit status."""
+    """Filter the runs and append the outcome of each; gives the exit status."""
     folder = job.folder
     books = folder.books_to_change()
     _describe_job(books, job, command)
@@ -233,7 +233,7 @@ def _thresholds(plan: Plan) -> dict[str, float]:
 
 
 def _filter_run_safely(path: Path, job: Job, observer: Observer) -> RunOutcome:
-    """Filter a run unless it is done; gives what became of it, whatever that is."""
+    """Filter a run unless it is done; gives its outcome, also if it fails."""
     try:
         outcome = _filter_run(path, job, observer)
     except UnfinishedCommit:
@@ -294,7 +294,7 @@ def filter_run(
     Returns
     -------
     RunOutcome
-        What became of it: its files are complete.
+        Its outcome; its files are complete.
 
     Raises
     ------

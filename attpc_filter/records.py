@@ -1,4 +1,4 @@
-"""The types that pass from room to room: a record as it was read, and hits.
+"""The types that pass from step to step: a record as it was read, and hits.
 
 Nothing here knows about files, models or tags.
 """
@@ -50,7 +50,7 @@ class Record:
     reason : str
         Why the event could not be read; empty if it could.
     is_complete : bool
-        It was seen, while it was read, that the event has all that the next program looks for.
+        Reading confirmed every dataset that Spyral requires, so the event can be linked whole.
     in_model_frame : bool
         The points are in the models' frame already: hits that this program made and kept.
     """

@@ -34,7 +34,7 @@ from attpc_filter.tag import PASSTHROUGH, UNREADABLE, assign_tags
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RetagRequest:
     """What the new tags should be.
 
     Attributes
@@ -102,14 +102,14 @@ class _TagTable:
     scores: NDArray[np.float32]
 
 
-def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
+def retag(out: Path, request: RetagRequest, command: str) -> Retagged:
     """Derive the tags of an output folder anew; tables, streams and manifest follow, or none does.
 
     Parameters
     ----------
     out : Path
         Output folder of ``attpc-filter run``.
-    wishes : Wishes
+    request : RetagRequest
         What the new tags should be.
     command : str
         The command line, for the manifest.
@@ -122,40 +122,40 @@ def retag(out: Path, wishes: Wishes, command: str) -> Retagged:
     Raises
     ------
     UsageError
-        If the wishes name a class that the model lacks, or cannot be met.
+        If the request name a class that the model lacks, or cannot be met.
     InputError
         If a tag table or a stream cannot be read.
     OutputError
         If something cannot be written, or the books do not balance.
     """
-    head = None if wishes.head is None else read_head(wishes.head)
+    head = None if request.head is None else read_head(request.head)
     with OutputFolder(out) as folder:
-        return _retag_folder(folder, wishes, head, command)
+        return _retag_folder(folder, request, head, command)
 
 
 def _retag_folder(
-    folder: OutputFolder, wishes: Wishes, head: HeadFile | None, command: str
+    folder: OutputFolder, request: RetagRequest, head: HeadFile | None, command: str
 ) -> Retagged:
     out, books = folder.path, folder.books_to_change()
     entries = [entry for entry in books.runs if not entry.error]
     if not entries:
         raise UsageError(f"{out}: no run in it was filtered, so there is nothing to tag")
-    original = _original_thresholds(out, entries, wishes)
-    thresholds = _thresholds(out, entries, original, wishes, head)
+    original = _original_thresholds(out, entries, request)
+    thresholds = _thresholds(out, entries, original, request, head)
     counts_before = dict(sum_counts(entries))
     changed = 0
     with folder.staging() as staging:
         for entry in entries:
             run = _read_run(out, entry, head)
-            changed += _retag_run(out, entry, run, thresholds, wishes, head, staging)
+            changed += _retag_run(out, entry, run, thresholds, request, head, staging)
         counts = dict(sum_counts(entries))
         done = Retagged(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
             thresholds=thresholds,
             thresholds_before=books.thresholds,
-            purity=wishes.purity,
-            classes=None if wishes.classes is None else list(wishes.classes),
+            purity=request.purity,
+            classes=None if request.classes is None else list(request.classes),
             head_sha256="" if head is None else head.sha256,
             counts=counts,
             counts_before=counts_before,
@@ -224,11 +224,11 @@ def head_scores(
 
 
 def _original_thresholds(
-    out: Path, entries: Sequence[RunOutcome], wishes: Wishes
+    out: Path, entries: Sequence[RunOutcome], request: RetagRequest
 ) -> dict[str, float]:
     """The thresholds that ``attpc-filter run`` applied; the same for all runs, or not needed."""
     first = entries[0]
-    asked = wishes.thresholds.keys() | wishes.purity.keys()
+    asked = request.thresholds.keys() | request.purity.keys()
     for entry in entries[1:]:
         if entry.thresholds.keys() != first.thresholds.keys():
             raise UsageError(
@@ -248,24 +248,24 @@ def _thresholds(
     out: Path,
     entries: Sequence[RunOutcome],
     original: dict[str, float],
-    wishes: Wishes,
+    request: RetagRequest,
     head: HeadFile | None,
 ) -> dict[str, float]:
     """The thresholds in effect: those of the first tagging but for what is wished."""
-    asked = [*wishes.thresholds, *wishes.purity, *(wishes.classes or ())]
+    asked = [*request.thresholds, *request.purity, *(request.classes or ())]
     for name in asked:
         if name not in original:
             raise UsageError(f"{out}: tagged with {', '.join(original)}; no class {name!r} there")
-    for name, number in (wishes.thresholds | wishes.purity).items():
+    for name, number in (request.thresholds | request.purity).items():
         if not 0 <= number <= 1:
             raise UsageError(f"{name}={number:g} is not between 0 and 1")
-    if both := wishes.thresholds.keys() & wishes.purity.keys():
+    if both := request.thresholds.keys() & request.purity.keys():
         raise UsageError(f"{both.pop()}: give a threshold or a purity, not both")
-    if not wishes.purity:
-        return original | wishes.thresholds
+    if not request.purity:
+        return original | request.thresholds
     runs = [_read_run(out, entry, head) for entry in entries]
     found = {}
-    for name, purity in wishes.purity.items():
+    for name, purity in request.purity.items():
         scores = np.concatenate([run.scores[:, run.classes.index(name)] for run in runs])
         threshold = threshold_for_purity(scores, purity)
         if threshold is None:
@@ -275,7 +275,7 @@ def _thresholds(
                 f" {name} is {highest:.4f}"
             )
         found[name] = threshold
-    return original | wishes.thresholds | found
+    return original | request.thresholds | found
 
 
 def _read_run(out: Path, entry: RunOutcome, head: HeadFile | None) -> _TagTable:
@@ -331,7 +331,7 @@ def _retag_run(
     outcome: RunOutcome,
     run: _TagTable,
     thresholds: dict[str, float],
-    wishes: Wishes,
+    request: RetagRequest,
     head: HeadFile | None,
     staging: FolderStaging,
 ) -> int:
@@ -347,14 +347,14 @@ def _retag_run(
         classes,
         [thresholds[name] for name in classes],
         run.min_hits,
-        wishes.classes,
+        request.classes,
         run.novelty,
         run.novelty_threshold,
     )
     new_tags, new_reasons = pa.array(tags, pa.string()), pa.array(reasons, pa.string())
     moved = np.flatnonzero(pc.not_equal(old_tags, new_tags).to_numpy(zero_copy_only=False))
     columns = {"tag": new_tags, "reason": new_reasons}
-    metadata: dict[str, Any] = {"thresholds": thresholds, "only_classes": wishes.classes}
+    metadata: dict[str, Any] = {"thresholds": thresholds, "only_classes": request.classes}
     if head is not None:
         metadata["head_sha256"] = head.sha256
         for name, scores in zip(classes, run.scores.T, strict=True):
@@ -377,20 +377,20 @@ def _retag_run(
         ]
         _rewrite_streams(out, outcome, moves, staging)
     balance(outcome, classes, table.num_rows)
-    _note_what_it_is_made_of(outcome, thresholds, wishes, head)
+    _note_what_it_is_made_of(outcome, thresholds, request, head)
     return len(moved)
 
 
 def _note_what_it_is_made_of(
-    outcome: RunOutcome, thresholds: dict[str, float], wishes: Wishes, head: HeadFile | None
+    outcome: RunOutcome, thresholds: dict[str, float], request: RetagRequest, head: HeadFile | None
 ) -> None:
     """Have ``attpc-filter run`` see that the tags are no longer those that it made."""
     if not outcome.made_of:  # by a version that did not say
         return
     parts = outcome.made_of | {"thresholds": json.dumps(thresholds, sort_keys=True)}
     parts.pop("classes", None)
-    if wishes.classes is not None:
-        parts["classes"] = json.dumps(wishes.classes)
+    if request.classes is not None:
+        parts["classes"] = json.dumps(request.classes)
     if head is not None:
         parts["head"] = head.sha256
     outcome.made_of, outcome.key = parts, key_of(parts)

@@ -439,11 +439,11 @@ HITS: dict[str, Writer] = {
     "attpcroot_hits_old": write_attpcroot_hits_old,
 }
 LAYOUTS = RAW | HITS
+VERSIONED = ("merger_1.0", "merger_2.0", "merger_2.0_spyral_names", "harmonizer_0.1.0")
 #: Those that have FRIB data, and so tell an ion-chamber trigger.
-WITH_FRIB = tuple(name for name in RAW if name != "pytpc_get")
+WITH_FRIB = ("merger_legacy", *VERSIONED)
 #: Those that Spyral 1.1.2 has a reader for.
 OPENED_BY_SPYRAL = WITH_FRIB
-VERSIONED = tuple(name for name in WITH_FRIB if name != "merger_legacy")
 
 FORMAT_NAMES = {
     "pytpc_get": "pytpc get",

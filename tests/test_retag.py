@@ -222,7 +222,7 @@ def test_an_event_that_its_stream_lacks_is_noticed(
         (["--head", "nowhere.json"], "No such file"),
     ],
 )
-def test_wishes_that_make_no_sense(
+def test_requests_that_make_no_sense(
     job: Job, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert retag(job.folder / "first", *options) == 2

@@ -52,12 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace, command: str) -> int:
     """Retag the folder; print the counts before and now."""
     from attpc_filter.output.manifest import SUMMARY_NAME, read_manifest
-    from attpc_filter.retag import Wishes, retag
+    from attpc_filter.retag import RetagRequest, retag
 
     console.interrupt_in_order()
     classes = None if options.classes is None else tuple(options.classes)
-    wishes = Wishes(options.thresholds, options.purity, classes, options.head)
-    done = retag(options.out, wishes, command)
+    request = RetagRequest(options.thresholds, options.purity, classes, options.head)
+    done = retag(options.out, request, command)
     out = console.output()
     table = Table("", *done.counts, box=SIMPLE)
     for column in table.columns[1:]:

@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 
 def report(status: int, job: "Job | None", outcomes: "list[RunOutcome]", folder: Path) -> int:
-    """Say what became of a job and where its results are; gives its exit code."""
+    """Print the outcome of a job and where its results are; gives its exit code."""
     from attpc_filter.output.manifest import MANIFEST_NAME
     from attpc_filter.progress import summary_table
 

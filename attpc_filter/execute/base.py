@@ -64,7 +64,7 @@ class Executor(ABC):
         Parameters
         ----------
         run : Run
-            The open run; whoever works elsewhere opens its file anew.
+            The open run. A worker in another process opens its file again.
         batches : list of list of (int, str)
             Its events.
 

@@ -1,4 +1,4 @@
-"""Memory and processor time of this process and of those that read for it."""
+"""Memory and processor time of this process and its workers."""
 
 import os
 import re
@@ -15,8 +15,8 @@ def leave_out_numba_extensions() -> None:
     """Have numba load nothing that other packages register with it.
 
     It would import them whole (awkward, vector, sympy where they are installed) before the first
-    kernel runs: a second and 100 MB that nothing here needs. For a process that is ours alone:
-    elsewhere someone may want them.
+    kernel runs: a second and 100 MB that nothing here needs. Call it only in the worker processes
+    of attpc-filter: a host program may need those packages.
     """
     from numba.core import entrypoints
 
@@ -49,16 +49,16 @@ def worker_started(process: int) -> None:
 
 
 def worker_ends(process: int) -> None:
-    """Count it no longer: call it before it is ended."""
+    """Stop counting a process; call this before the process ends."""
     _look_at_workers()
     _workers.discard(process)
 
 
 def _look_at_workers() -> None:
-    """Note their memory if it is more than ever.
+    """Update the largest memory of the workers.
 
-    It is their own that counts: what they share with this process, buffers and the same libraries,
-    is in its size already.
+    Only memory that a worker does not share is added. Shared libraries and buffers are already in
+    the size of this process.
     """
     global _most_of_workers
     sizes = [_kilobytes(str(process), "RssAnon") or 0 for process in _workers]

@@ -167,7 +167,7 @@ class _RunJob:
         self._hand_out(_BATCHES_AHEAD * len(workers))
 
     def tag(self) -> Iterator[Batch]:
-        """Batches in their order, with so many at most under way."""
+        """Give the batches in their order; a limited number is under way."""
         most = _BATCHES_AHEAD * len(self.workers)
         for index in range(self._n_batches):
             self._hand_out(index + most)
@@ -261,7 +261,7 @@ class _Worker:
         parent_lives, self._alive = os.pipe()
         try:
             self._process = subprocess.Popen(
-                # the modules that this process has, and none that lies about in the working folder
+                # import what this process imports, and nothing from the working folder (-P)
                 [
                     *(sys.executable, "-P", "-m", "attpc_filter.execute.processes"),
                     *(str(theirs.fileno()), str(parent_lives)),
@@ -360,7 +360,7 @@ class _Worker:
         os.close(self._alive)
 
     def _send(self, message: object) -> None:
-        # if the process is gone the next batch says so, or nobody waits for one
+        # a worker that has ended is noticed when its next batch is received
         with contextlib.suppress(OSError):
             self.pipe.send(message)
 
@@ -407,7 +407,7 @@ def _serve(pipe: Connection) -> None:
                 while (events := pipe.recv()) is not None:
                     pipe.send(stages.tag_batch(run, events))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # nobody wants it any more
+        return  # the parent has closed the pipe
     except AttpcFilterError as error:
         pipe.send(error)
     except Exception as error:  # noqa: BLE001  told where it matters

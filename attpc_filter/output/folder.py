@@ -115,7 +115,7 @@ class FolderStaging(Staging):
         self._folder = folder
 
     def _place(self, final: Path) -> Path:
-        """Make a file in the hidden folder, unless the final name is that of somebody else's file.
+        """Make a file in the hidden folder, unless a file that is not ours has the final name.
 
         It is as deep in the output folder as the streams, whose relative links hold in both places.
         """

@@ -1,4 +1,4 @@
-"""The manifest: what became of each run of an output folder, and which files are the folder's own.
+"""The manifest: the result of each run of an output folder, and the files that belong to it.
 
 ``manifest.json`` is the books of an output folder. Versions:
 
@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class RunOutcome:
-    """What became of one run; an entry of the manifest.
+    """The result of one run; an entry of the manifest.
 
     ``counts`` has the events of each tag, ``streams`` path and events of each stream file;
     ``error`` is the one line that says why the run failed, and nothing was written then.

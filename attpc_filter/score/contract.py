@@ -49,7 +49,7 @@ class EventClass:
     threshold : float
         Default threshold: an event can be of this class if its score reaches it.
     role : {"", "noise"}
-        ``noise``: what nobody is interested in, whatever the class is called.
+        ``noise``: events to be thrown away, whatever the class is called.
     """
 
     name: str

@@ -91,7 +91,7 @@ class Scorer:
             }
             providers.insert(0, (_CUDA, settings))
         self._session = onnxruntime.InferenceSession(bundle.graph, options, providers=providers)
-        # asked for CUDA in vain, ONNX Runtime falls back to the CPU without an exception
+        # where CUDA cannot be used, ONNX Runtime takes the CPU and raises no exception
         got_cuda = _CUDA in self._session.get_providers()
         if device not in ("auto", "cpu") and not got_cuda:
             raise UsageError(

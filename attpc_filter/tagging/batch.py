@@ -31,7 +31,7 @@ class Batch:
     records : list of Record
         The events; their traces and points are gone once the hits are made.
     hits : Hits or None
-        Their hits; None if nobody wants them, or the graph makes them of traces and keeps them.
+        Their hits; None if they are not written, or the graph makes them and does not give them.
     n_hits : ndarray of int64, shape (n_events,)
         How many each has.
     origins : ndarray of uint8, shape (n_events,)

@@ -1,7 +1,7 @@
 """The plan: all that decides how events are tagged, as data that can be pickled and sent.
 
-It holds the model's bytes, not its path: whoever tags with a plan tags with the model that was
-loaded when the plan was made, whatever becomes of the file.
+It holds the model's bytes, not its path. All workers use the model that was loaded when the plan
+was made, even if the file changes later.
 """
 
 from dataclasses import asdict, dataclass, replace

@@ -85,7 +85,7 @@ class Stages:
         Returns
         -------
         Batch
-            The events, tagged; their traces and points are gone, and hits that nobody wants.
+            The tagged events. Traces and points are dropped, and hits too unless they are written.
 
         Raises
         ------
