@@ -134,7 +134,7 @@ def test_jobs_that_start_together_in_an_empty_cache_all_succeed(tmp_path: Path) 
     saved = sum(output.count("data saved to") for output in outputs)
     kept = len(list((tmp_path / "cache").glob("**/*.nbc")))
     assert kept > 3
-    assert saved <= 2 * kept
+    assert saved <= 3 * kept  # of six jobs
 
 
 #: Compiles a small kernel, or takes it from the cache; says which.

@@ -27,6 +27,8 @@ from attpc_filter.texts import one_line
 
 #: Version of the table's layout.
 TABLE_VERSION = 2
+#: Columns that every tag table has.
+_COLUMNS = ("run", "event", "tag", "n_hits", "reason")
 _ROWS_A_GROUP = 16_384
 #: How tag tables are stored. Scores and event numbers hardly repeat: a dictionary of them takes
 #: time and room.
@@ -176,6 +178,9 @@ def read_tags(path: Path) -> tuple[pa.Table, dict[str, str]]:
         raise InputError(f"{path}: damaged: its metadata are no text") from error
     if "model_sha256" not in metadata:
         raise InputError(f"{path}: a Parquet file, but not a tag table of attpc-filter")
+    # the names of columns stand in Parquet's footer, which has no checksum
+    if lacking := [name for name in _COLUMNS if name not in table.column_names]:
+        raise InputError(f"{path}: a tag table without {', '.join(lacking)}: damaged")
     index = table.schema.get_field_index("run")
     if index >= 0 and table.schema.field(index).type == pa.int32():  # version 1
         table = table.set_column(index, "run", table.column(index).cast(pa.int64()))

@@ -290,7 +290,10 @@ def _is_running(process: int) -> bool:
 
 def _watches_its_parent(process: int) -> bool:
     """Whether the system sends it a signal when something happens to one of its files."""
-    texts = [file.read_text() for file in Path(f"/proc/{process}/fdinfo").iterdir()]
+    texts = []
+    for file in Path(f"/proc/{process}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it closed that file meanwhile
+            texts.append(file.read_text())
     return any(int(text.split("flags:")[1].split()[0], 8) & os.O_ASYNC for text in texts)
 
 

@@ -1,5 +1,6 @@
 """The bundles that ship: small, complete, and as good as is demanded on events they never saw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def test_it_is_small(shipped: Bundle) -> None:
 def test_it_was_made_by_the_preset(shipped: Bundle) -> None:
     config, contract = load_config(PRESETS / f"{shipped.path.stem}.yaml"), shipped.contract
     assert contract.name == config.name == shipped.path.stem
-    assert contract.classes == config.classes
+    # the bundles were made before classes had roles
+    assert contract.classes == tuple(replace(c, role="") for c in config.classes)
     assert contract.hits == config.hits
     assert contract.detector.calibration == config.detector
     assert contract.projection is not None

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from attpc_filter.errors import InputError
 from attpc_filter.formats.hdf5 import kernels as hdf5_kernels
 from attpc_filter.formats.registry import open_run
 from attpc_filter.records import Record
@@ -277,7 +278,7 @@ def test_what_is_no_matrix_makes_one_event_unreadable(
     assert "\n" not in records[4].reason
 
 
-@pytest.mark.parametrize("link", ["soft", "external", "external file"])
+@pytest.mark.parametrize("link", ["soft", "external"])
 @pytest.mark.parametrize("layout", list(miniatures.LAYOUTS))
 def test_an_event_whose_link_leads_nowhere(layout: str, link: str, tmp_path: Path) -> None:
     path = miniatures.write_run(layout, tmp_path / "raw" / "run_0046.h5")
@@ -286,10 +287,8 @@ def test_an_event_whose_link_leads_nowhere(layout: str, link: str, tmp_path: Pat
         del file[name]
         if link == "soft":
             file[name] = h5py.SoftLink("/nowhere")
-        elif link == "external":
-            file[name] = h5py.ExternalLink(path.name, "/nowhere")
         else:
-            file[name] = h5py.ExternalLink("absent.h5", "/x")
+            file[name] = h5py.ExternalLink(path.name, "/nowhere")
     records = _read_all(path)
     assert list(records) == [event.number for event in miniatures.events()]
     assert [event for event, record in records.items() if record.reason] == [13]
@@ -298,6 +297,18 @@ def test_an_event_whose_link_leads_nowhere(layout: str, link: str, tmp_path: Pat
         again = _read_all(stream)
         assert list(again) == [4, 13, 20]
         assert [event for event, record in again.items() if record.reason] == [13]
+
+
+@pytest.mark.parametrize("layout", list(miniatures.LAYOUTS))
+def test_a_link_to_a_file_that_is_not_there_fails_the_run(layout: str, tmp_path: Path) -> None:
+    """The file may have been moved: that is no reason to tag the event for good."""
+    path = miniatures.write_run(layout, tmp_path / "raw" / "run_0046.h5")
+    (name,) = miniatures.event_paths(layout, 13)[:1]
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = h5py.ExternalLink("absent.h5", "/x")
+    with pytest.raises(InputError, match=r"absent\.h5, which is not there"):
+        _read_all(path)
 
 
 @pytest.mark.parametrize("libver", ["earliest", "v108", "v110", "latest"])

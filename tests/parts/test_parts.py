@@ -289,8 +289,8 @@ def kill_at_random(
     assert ended.status == 0
     assert call("join", out).status == 0
     same_outputs(out, expected)
-    left = [name for name in files_below(out / "parts") if ".partial" in name or "lock" in name]
-    assert left == []
+    # the file of a lock may stay where a task was killed: what locks is the system's lock on it
+    assert [name for name in files_below(out / "parts") if ".partial" in name] == []
 
 
 def test_killed_tasks_lose_and_double_nothing(

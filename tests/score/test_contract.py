@@ -111,7 +111,7 @@ def test_a_value_of_another_kind_is_refused(path: tuple[Any, ...], value: Any) -
         (("hits", "peak_threshold"), -1.0),
         (("hits", "min_hits"), -1),
         (("detector", "n_samples"), 0),
-        (("detector", "n_samples"), 500),
+        (("detector", "n_samples"), 5000),
         (("detector", "calibration", "window_time_bucket"), 38.0),
         (("projection", "size"), 0),
         (("projection", "size"), 10**9),

@@ -7,7 +7,13 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5o
 
-from attpc_filter.formats.hdf5.file import names_in, read_array, translated
+from attpc_filter.formats.hdf5.file import (
+    HDF5_ERRORS,
+    names_in,
+    read_array,
+    require_targets,
+    translated,
+)
 from attpc_filter.formats.hdf5.links import LINK_ACCESS, require_own_data
 from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.points import require_finite, without_warnings
@@ -35,7 +41,11 @@ class HitRun(Hdf5Run):
     @without_warnings
     def _read(self, group: h5g.GroupID, name: bytes, allocate: Allocate) -> dict[str, Any]:
         with translated:
-            table = h5o.open(group, name, lapl=LINK_ACCESS)
+            try:
+                table = h5o.open(group, name, lapl=LINK_ACCESS)
+            except HDF5_ERRORS:
+                require_targets(group, name)
+                raise
             held = names_in(table) if isinstance(table, h5g.GroupID) else None
         if held is not None:
             if "HitArray" not in held:

@@ -393,7 +393,7 @@ def _checked_shape(
     dataset: h5d.DatasetID, what: str, columns: int, or_more: bool = False
 ) -> tuple[int, ...]:
     with translated:
-        shape: tuple[int, ...] = dataset.shape
+        shape: tuple[int, ...] = dataset.shape or ()  # a null dataset has none
     if len(shape) != 2 or (shape[1] < columns if or_more else shape[1] != columns):
         least = " or more" if or_more else ""
         raise UnreadableEvent(f"{what} of shape {shape}, expected (n, {columns}{least})")

@@ -190,7 +190,7 @@ def test_many_rows_are_written_in_batches(tmp_path: Path) -> None:
     n = 250_001
     table = pa.table(
         {
-            "run": pa.array(np.full(n, 3, np.int32)),
+            "run": pa.array(np.full(n, 3, np.int64)),
             "event": pa.array(np.arange(n)),
             "tag": pa.array(np.where(np.arange(n) % 3, "noise", "proton")),
             "score_proton": pa.array(np.linspace(0, 1, n, dtype=np.float32)),
