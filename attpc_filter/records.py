@@ -16,8 +16,20 @@ PAD_COLUMN = 4
 N_TIME_BUCKETS = 512
 N_TRACE_COLUMNS = N_HARDWARE_COLUMNS + N_TIME_BUCKETS
 
-#: Columns of :attr:`Record.points`.
+#: Columns of :attr:`Record.points` with their units.
 POINT_COLUMNS = ("x_mm", "y_mm", "z_mm", "time_bucket", "charge_adc", "integral", "pad")
+
+
+class Point(IntEnum):
+    """Places of the columns of :attr:`Record.points`."""
+
+    X = 0
+    Y = 1
+    Z = 2
+    TIME_BUCKET = 3
+    CHARGE = 4
+    INTEGRAL = 5
+    PAD = 6
 
 
 class Origin(IntEnum):
@@ -71,7 +83,7 @@ class Record:
             return Origin.TRACES
         if self.points is None:
             return Origin.NONE
-        return Origin.POINTS_WITHOUT_Z if np.isnan(self.points[:, 2]).any() else Origin.POINTS
+        return Origin.POINTS_WITHOUT_Z if np.isnan(self.points[:, Point.Z]).any() else Origin.POINTS
 
 
 @dataclass(slots=True)

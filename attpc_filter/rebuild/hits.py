@@ -21,7 +21,7 @@ from attpc_filter.rebuild.detector import (
     check_samples,
     z_of_time_bucket,
 )
-from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Record, join_hits
+from attpc_filter.records import N_HARDWARE_COLUMNS, Hits, Point, Record, join_hits
 
 _RIPPLE_SAMPLES = 12
 _MOST_WINDOW_SCALE = 512
@@ -177,20 +177,24 @@ def _one_matrix(matrices: list[NDArray[np.int16]]) -> NDArray[np.int16]:
 def _hits_of_points(records: list[Record], detector: Detector) -> Hits:
     """Hits of events that come with points; z made of the time bucket if it lacks."""
     calibration = detector.calibration
-    tables = [np.empty((0, 7)) if r.points is None else r.points[:, :7] for r in records]
+    none = np.empty((0, len(Point)))
+    tables = [none if r.points is None else r.points[:, : len(Point)] for r in records]
     offsets = np.concatenate([[0], np.cumsum([len(table) for table in tables])]).astype(np.int64)
-    points = np.concatenate(tables) if tables else np.empty((0, 7))
-    columns = np.ascontiguousarray(points[:, :6].T, np.float32)
+    points = np.concatenate(tables) if tables else none
+    columns = np.ascontiguousarray(points[:, : Point.PAD].T, np.float32)
     for index in range(len(records)):  # an event has its z, or has none
         part = slice(offsets[index], offsets[index + 1])
-        if np.isnan(columns[2, part]).any():
-            columns[2, part] = z_of_time_bucket(columns[3, part], calibration)
+        if np.isnan(columns[Point.Z, part]).any():
+            time_buckets = columns[Point.TIME_BUCKET, part]
+            columns[Point.Z, part] = z_of_time_bucket(time_buckets, calibration)
     if not detector.frame.is_plain:
         in_detector = np.repeat([not r.in_model_frame for r in records], np.diff(offsets))
         x, y, z = columns[:3, in_detector]
         columns[:3, in_detector] = detector.frame.to_model(x, y, z, calibration.detector_length)
     x, y, z, time_bucket, charge, integral = columns
-    return Hits(offsets, points[:, 6].astype(np.int32), x, y, z, time_bucket, charge, integral)
+    return Hits(
+        offsets, points[:, Point.PAD].astype(np.int32), x, y, z, time_bucket, charge, integral
+    )
 
 
 @functools.lru_cache

@@ -34,7 +34,7 @@ from attpc_filter.formats.hdf5.file import HDF5_ERRORS, translated
 from attpc_filter.formats.hdf5.links import require_own_data
 from attpc_filter.formats.hdf5.run import Hdf5File
 from attpc_filter.formats.run import Allocate, Run, UnreadableEvent, allocate_new
-from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Record
+from attpc_filter.records import POINT_COLUMNS, Hits, Origin, Point, Record
 from attpc_filter.texts import read_json
 
 #: Version of the layout.
@@ -44,7 +44,6 @@ _EVENT_COLUMNS = ("number", "name", "passthrough", "reason", "origin", "first_hi
 _COLUMNS = ("pad", "x", "y", "z", "time_bucket", "charge", "integral")
 #: Our columns in the places of :data:`attpc_filter.records.POINT_COLUMNS`.
 _POINT_NAMES = tuple(name.removesuffix("_mm").removesuffix("_adc") for name in POINT_COLUMNS)
-_Z = _POINT_NAMES.index("z")
 _NONE, _POINTS = int(Origin.NONE), int(Origin.POINTS)
 _CHUNK_ROWS = 32_768
 #: Hits that are read at once.
@@ -222,7 +221,7 @@ class HitStoreRun(Hdf5File):
             record.reason = str(error)
         else:
             if self._origins[index] != _POINTS and not self._in_model_frame:
-                record.points[:, _Z] = np.nan
+                record.points[:, Point.Z] = np.nan
         return record
 
     def _points(self, index: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from attpc_filter.formats.hdf5.file import read_points
 from attpc_filter.formats.hdf5.run import Hdf5Run
 from attpc_filter.formats.points import pad_numbers, require_finite, without_warnings
 from attpc_filter.formats.run import Allocate
+from attpc_filter.records import Point
 
 #: Spyral's columns are x, y, z, amplitude, integral, pad, time bucket, scale; ours in their places.
 _TO_POINT_COLUMNS = [0, 1, 2, 6, 3, 4, 5]
@@ -39,7 +40,7 @@ class CloudRun(Hdf5Run):
         cloud = read_points(group, name, columns=8)
         require_finite(cloud, range(8))
         points = cloud[:, _TO_POINT_COLUMNS]
-        points[:, -1] = pad_numbers(points[:, -1])
+        points[:, Point.PAD] = pad_numbers(points[:, Point.PAD])
         return {"points": points}
 
 

@@ -29,6 +29,7 @@ from attpc_filter.records import (
     N_TIME_BUCKETS,
     PAD_COLUMN,
     POINT_COLUMNS,
+    Point,
     Record,
 )
 
@@ -59,8 +60,7 @@ _HIT_FIELDS = {
     "integral": Wanted((("fTraceIntegral",),), 5, floating=True, required=False),
     "pad": Wanted((("fPadNum",),), 6),
 }
-_PAD = 6
-_INTEGER_COLUMNS = (3, _PAD)  # of the hits: time bucket and pad
+_INTEGER_COLUMNS = (Point.TIME_BUCKET, Point.PAD)  # of the hits
 
 #: ROOT's numbers of the types that ``fEventID`` has or had.
 _ID_TYPES = {3: ">i4", 13: ">u4", 14: ">u8", 16: ">i8", 17: ">u8"}
@@ -188,7 +188,7 @@ class HitRun(AttpcRootRun):
         words = items.decode("hits", _HIT_FIELDS)
         points = words.view(np.float64).copy()
         points[:, _INTEGER_COLUMNS] = words[:, _INTEGER_COLUMNS]
-        points[:, _PAD] = pad_numbers(points[:, _PAD])
+        points[:, Point.PAD] = pad_numbers(points[:, Point.PAD])
         require_finite(points, range(len(POINT_COLUMNS)))
         return Record(event, name, points=points)
 

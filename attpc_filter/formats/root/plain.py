@@ -26,6 +26,7 @@ from attpc_filter.records import (
     N_TIME_BUCKETS,
     PAD_COLUMN,
     POINT_COLUMNS,
+    Point,
     Record,
 )
 
@@ -155,7 +156,7 @@ def _points(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     points = np.empty((next(iter(lengths.values())), len(_HIT_ROLES)))
     for column, (role, absent) in enumerate(_HIT_ROLES.items()):
         points[:, column] = arrays.get(role, absent)
-    points[:, -1] = pad_numbers(points[:, -1])
+    points[:, Point.PAD] = pad_numbers(points[:, Point.PAD])
     require_finite(points, [c for c, role in enumerate(_HIT_ROLES) if role in arrays])
     return points
 
