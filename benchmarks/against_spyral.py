@@ -182,6 +182,9 @@ def main() -> None:
     parser.add_argument(
         "--lengths", type=int, nargs="*", default=(1_000, 100_000), metavar="N_EVENTS"
     )
+    parser.add_argument(
+        "--layouts-only", action="store_true", help="only the layouts beside Spyral, one core each"
+    )
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     available = sorted(os.sched_getaffinity(0))
@@ -212,17 +215,20 @@ def main() -> None:
             found = {SPYRAL: spyral_events_per_s(readable, place / f"spyral{turn}")}
             for (layout, length), run in runs.items():
                 found[f"{layout}, {length} events"] = run_filter([run], place, one, 1)[0]
-            for name, more in (
-                ("peak hits", ("--model", peak)),
-                ("copies", ("--streams", "copy")),
-                ("accurate", ("--model", "accurate")),
-                ("no streams", ("--streams", "none")),
-            ):
-                found[name] = run_filter([as_written], place, one, 1, *more)[0]
-            found |= steps_alone(readable)
-            if len(two) == 2:
-                found["two cores"] = run_filter([as_written], place, two, 2)[0]
-                found["two jobs, a core each"] = run_filter([as_written, other], place, two, 1)[0]
+            if not options.layouts_only:
+                for name, more in (
+                    ("peak hits", ("--model", peak)),
+                    ("copies", ("--streams", "copy")),
+                    ("accurate", ("--model", "accurate")),
+                    ("no streams", ("--streams", "none")),
+                ):
+                    found[name] = run_filter([as_written], place, one, 1, *more)[0]
+                found |= steps_alone(readable)
+                if len(two) == 2:
+                    found["two cores"] = run_filter([as_written], place, two, 2)[0]
+                    found["two jobs, a core each"] = run_filter([as_written, other], place, two, 1)[
+                        0
+                    ]
             if turn:  # the first one warms up
                 for name, rate in found.items():
                     measured.setdefault(name, []).append(rate)
@@ -239,7 +245,7 @@ def main() -> None:
             if ours in measured and ours != theirs:
                 ratios = [a / b for a, b in zip(measured[ours], measured[theirs], strict=True)]
                 rows[f"{ours} / {theirs}"] = statistics.median(ratios)
-        for length in options.lengths:
+        for length in () if options.layouts_only else options.lengths:
             write_layout(options.run, AS_WRITTEN, as_written, length)
             rows[f"peak memory at {length} events [MiB]"] = run_filter([as_written], place, two, 2)[
                 1
