@@ -134,11 +134,34 @@ def test_a_date_as_run_number(tmp_path: Path) -> None:
 def test_version_1_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tags.parquet"
     metadata = {"attpc_filter.model_sha256": "ab", "attpc_filter.table_version": "1"}
-    schema = pa.schema([("run", pa.int32()), ("event", pa.int64())], metadata)
-    pq.write_table(pa.table([[2147483647], [5]], schema), path)
+    schema = pa.schema(
+        [
+            ("run", pa.int32()),
+            ("event", pa.int64()),
+            ("tag", pa.string()),
+            ("n_hits", pa.int32()),
+            ("reason", pa.string()),
+        ],
+        metadata,
+    )
+    row = {"run": 2147483647, "event": 5, "tag": "proton", "n_hits": 7, "reason": ""}
+    pq.write_table(pa.Table.from_pylist([row], schema), path)
     table, _ = read_tags(path)
     assert table.schema.field("run").type == pa.int64()
-    assert table.to_pylist() == [{"run": 2147483647, "event": 5}]
+    assert table.to_pylist() == [row]
+
+
+def test_a_table_whose_column_names_are_damaged_is_refused(tmp_path: Path) -> None:
+    """They stand in Parquet's footer, which has no checksum."""
+    path = tmp_path / "tags.parquet"
+    writer = TagWriter(path, ["proton", "noise"], METADATA)
+    _add(writer, 0, 64)
+    writer.close()
+    table = pq.read_table(path)
+    names = ["ta " if name == "tag" else name for name in table.column_names]
+    pq.write_table(table.rename_columns(names), path)
+    with pytest.raises(InputError, match="without tag: damaged"):
+        read_tags(path)
 
 
 def test_a_flipped_bit_in_the_pages_is_noticed(tmp_path: Path) -> None:
