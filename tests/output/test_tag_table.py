@@ -159,7 +159,8 @@ def test_a_table_whose_column_names_are_damaged_is_refused(tmp_path: Path) -> No
     writer.close()
     table = pq.read_table(path)
     names = ["ta " if name == "tag" else name for name in table.column_names]
-    pq.write_table(table.rename_columns(names), path)
+    renamed = table.rename_columns(names).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(renamed, path)
     with pytest.raises(InputError, match="without tag: damaged"):
         read_tags(path)
 
