@@ -13,7 +13,7 @@ import pytest
 from attpc_filter import compiled
 from attpc_filter.parts.slurm import seconds_of
 from tests import miniatures
-from tests.conftest import Cli, Ended
+from tests.conftest import CAMPAIGN, Cli, Ended
 from tests.parts.conftest import N_PARTS
 from tests.parts.slurm_cluster import SlurmCluster, what_is_missing
 from tests.parts.test_parts import same_outputs
@@ -154,6 +154,7 @@ def test_a_real_slurm_filters_and_joins(
 
 
 @pytest.mark.campaign
+@pytest.mark.skipif(CAMPAIGN <= 1, reason="Slurm takes its time: make campaigns CAMPAIGN=2")
 def test_a_task_that_slurm_ends_is_queued_again_and_goes_on(
     cluster: SlurmCluster, call: Cli, counter_model: Path, tmp_path: Path
 ) -> None:
